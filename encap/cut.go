@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package encap
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// MaxSegments is the most segments that one Cutter.Next returns: what one
+// UDP_SEGMENT call takes on every kernel that has it (UDP_MAX_SEGMENTS in
+// include/linux/udp.h was 64 before it became 128).
+const MaxSegments = 64
+
+// maxHeader is the longest header of a segment: VXLAN, Ethernet with two tags,
+// and IPv4 and TCP with all options.
+const maxHeader = HeaderLen + EthernetLen + 4*maxVLANTags + 60 + 60
+
+// A Cutter cuts one super-frame at a time into VXLAN datagrams of equal size,
+// the last possibly shorter. Payload is not copied: the datagrams refer to the
+// super-frame, and to headers that the Cutter keeps until the next call of
+// Next or Start. The zero value is ready. Not for concurrent use.
+//
+// What differs from segment to segment follows the kernel
+// (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c): IPv4 identification counts
+// up, the TCP sequence advances, FIN and PSH stay on the last segment only and
+// CWR on the first, UDP length and every checksum are those of the segment.
+type Cutter struct {
+	pkt    []byte // VXLAN header, then the super-frame
+	t      transport
+	hdrLen int // of VXLAN and inner headers
+	seg    int // payload bytes per segment
+	off    int // in pkt: the next payload byte
+	index  int
+
+	ipBase uint16 // sum of the IPv4 header without length, id and checksum
+	l4Base uint16 // sum of addresses, protocol and the constant part of the transport header
+	id     uint16
+	seq    uint32
+	flags  uint16 // TCP data offset and flags
+
+	scratch [MaxSegments * maxHeader]byte
+}
+
+// Start takes on a super-frame. pkt holds HeaderLen bytes of room for the
+// VXLAN header and then the frame; it is modified, and borrowed until Next has
+// returned 0. o must describe a super-frame; when the frame's bytes do not fit
+// the description the error wraps ErrOffload and nothing was changed.
+func (c *Cutter) Start(vni VNI, pkt []byte, o Offload) error {
+	f := pkt[HeaderLen:]
+	t, ok := parseTransport(f, true)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: super-frame without TCP or UDP directly on IP", ErrOffload)
+	case o.SegSize == 0:
+		return fmt.Errorf("%w: segment size 0", ErrOffload)
+	case t.proto == protoTCP && (o.GSO == GSOUDP || (o.GSO == GSOTCP6) != t.v6),
+		t.proto == protoUDP && o.GSO != GSOUDP:
+		return fmt.Errorf("%w: GSO kind %d on IP protocol %d", ErrOffload, o.GSO, t.proto)
+	case t.payload == t.end:
+		return fmt.Errorf("%w: super-frame without payload", ErrOffload)
+	}
+	c.pkt, c.t = pkt, t
+	c.hdrLen = HeaderLen + t.payload
+	c.seg = int(o.SegSize)
+	c.off = c.hdrLen
+	c.index = 0
+	PutHeader(pkt, vni)
+
+	c.l4Base = t.addressSum(f)
+	if t.proto == protoTCP {
+		c.seq = binary.BigEndian.Uint32(f[t.l4+4:])
+		c.flags = binary.BigEndian.Uint16(f[t.l4+12:])
+		c.l4Base = Checksum(f[t.l4:t.l4+4], c.l4Base)       // ports
+		c.l4Base = Checksum(f[t.l4+8:t.l4+12], c.l4Base)    // acknowledgement
+		c.l4Base = Checksum(f[t.l4+14:t.l4+16], c.l4Base)   // window
+		c.l4Base = Checksum(f[t.l4+18:t.payload], c.l4Base) // urgent pointer, options
+	} else {
+		c.l4Base = Checksum(f[t.l4:t.l4+4], c.l4Base)
+	}
+	if !t.v6 {
+		c.id = binary.BigEndian.Uint16(f[t.l3+4:])
+		h := f[t.l3:t.l4]
+		sum := Checksum(h[0:2], 0)
+		sum = Checksum(h[6:10], sum)
+		c.ipBase = Checksum(h[12:], sum)
+	}
+	return nil
+}
+
+// Segments returns how many segments are still to come.
+func (c *Cutter) Segments() int {
+	return (len(c.pkt) - c.off + c.seg - 1) / c.seg
+}
+
+// DatagramLen returns the length of every datagram but the last.
+func (c *Cutter) DatagramLen() int { return c.hdrLen + min(c.seg, len(c.pkt)-c.hdrLen) }
+
+// Next cuts up to limit more segments (at most MaxSegments) and appends their
+// bytes to parts: concatenated, the new parts are n datagrams of DatagramLen
+// bytes, the last of the super-frame possibly shorter. It returns 0 when
+// nothing is left. The first segment of the super-frame is one part, every
+// other two.
+func (c *Cutter) Next(parts [][]byte, limit int) (_ [][]byte, n int) {
+	limit = min(limit, MaxSegments)
+	scratch := c.scratch[:]
+	for ; n < limit && c.off < len(c.pkt); n++ {
+		payload := c.pkt[c.off:min(c.off+c.seg, len(c.pkt))]
+		c.off += len(payload)
+		if c.index == 0 {
+			// The others copy their headers from here, so the bytes that each
+			// writes for itself are the only ones that change.
+			c.finish(c.pkt[HeaderLen:c.hdrLen], payload)
+			parts = append(parts, c.pkt[:c.hdrLen+len(payload)])
+		} else {
+			h := scratch[:c.hdrLen:c.hdrLen]
+			scratch = scratch[c.hdrLen:]
+			copy(h, c.pkt)
+			c.finish(h[HeaderLen:], payload)
+			parts = append(parts, h, payload)
+		}
+		c.index++
+	}
+	return parts, n
+}
+
+// TCP flags within the 16-bit word that starts with the data offset.
+const (
+	tcpFIN = 1 << 0
+	tcpSYN = 1 << 1
+	tcpRST = 1 << 2
+	tcpPSH = 1 << 3
+	tcpACK = 1 << 4
+	tcpURG = 1 << 5
+	tcpCWR = 1 << 7
+)
+
+// finish writes into the inner header h what belongs to segment c.index, whose
+// payload is given; c.off already stands behind it.
+func (c *Cutter) finish(h, payload []byte) {
+	t := &c.t
+	if t.v6 {
+		binary.BigEndian.PutUint16(h[t.l3+4:], uint16(len(h)-t.l4+len(payload)))
+	} else {
+		total := uint16(len(h) - t.l3 + len(payload))
+		id := c.id + uint16(c.index)
+		binary.BigEndian.PutUint16(h[t.l3+2:], total)
+		binary.BigEndian.PutUint16(h[t.l3+4:], id)
+		binary.BigEndian.PutUint16(h[t.l3+10:], ^add16(add16(c.ipBase, total), id))
+	}
+
+	n := uint32(len(h) - t.l4 + len(payload))
+	sum := add32(c.l4Base, n) // the pseudo-header's length
+	if t.proto == protoTCP {
+		seq := c.seq + uint32(c.index)*uint32(c.seg)
+		flags := c.flags
+		if c.index > 0 {
+			flags &^= tcpCWR
+		}
+		if c.off < len(c.pkt) {
+			flags &^= tcpFIN | tcpPSH
+		}
+		binary.BigEndian.PutUint32(h[t.l4+4:], seq)
+		binary.BigEndian.PutUint16(h[t.l4+12:], flags)
+		sum = add16(add32(sum, seq), flags)
+		sum = ^Checksum(payload, sum)
+	} else {
+		binary.BigEndian.PutUint16(h[t.l4+4:], uint16(n))
+		sum = ^Checksum(payload, add16(sum, uint16(n)))
+		if sum == 0 {
+			sum = 0xffff // RFC 768: zero would mean "no checksum"
+		}
+	}
+	binary.BigEndian.PutUint16(h[t.checksumField():], sum)
+}
