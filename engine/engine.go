@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"kohaku/encap"
+	"kohaku/tun"
+)
+
+// Config says how an Engine meets the underlay.
+type Config struct {
+	// Listen holds the underlay addresses on which datagrams are accepted.
+	// Empty means all, IPv4 and, where the kernel has it, IPv6.
+	Listen []netip.Addr
+	// Port is the UDP port, ours and the peers'; 0 means 4789.
+	Port uint16
+	// Receivers is the number of sockets, and so of goroutines, that receive
+	// on each address; 0 means as many as help.
+	Receivers int
+	// UDPGSO and UDPGRO allow the kernel's segmentation (Linux 4.18) and
+	// receive offload (5.12) for UDP. Where the kernel has neither, or
+	// refuses, the engine does without.
+	UDPGSO, UDPGRO bool
+	// Log gets what an administrator should see; nil discards it.
+	Log *slog.Logger
+}
+
+// A Tunnel says what Add is to set up.
+type Tunnel struct {
+	VNI encap.VNI
+	Peer
+	// Device gives and takes the frames. The engine owns it once Add has
+	// succeeded, and closes it.
+	Device tun.Device
+}
+
+// A Peer is the other end of a tunnel.
+type Peer struct {
+	// Remote is the peer's underlay address. Only datagrams from it are
+	// accepted. A link-local IPv6 address needs its zone.
+	Remote netip.Addr
+	// Local is our own underlay address to send from; the zero value leaves
+	// the choice to the routing table.
+	Local netip.Addr
+	// Sources, when not nil, are the inner network-layer addresses that the
+	// peer may send from. IPv6 link-local and unspecified addresses are always
+	// allowed, since address resolution needs them.
+	Sources []netip.Prefix
+}
+
+// Errors of Add, Update and Remove.
+var (
+	ErrNoTunnel     = errors.New("no tunnel with this VNI")
+	ErrTunnelExists = errors.New("a tunnel with this VNI exists")
+	ErrClosed       = errors.New("the engine is closed")
+)
+
+// A Failure says that a tunnel's device died under it. The tunnel stays in the
+// table, carrying nothing, until it is removed or added anew.
+type Failure struct {
+	VNI    encap.VNI
+	Device string
+	Err    error
+}
+
+// An Engine carries frames for any number of tunnels. All methods may be
+// called concurrently.
+type Engine struct {
+	port uint16
+	log  *slog.Logger
+
+	receivers []*receiver
+	source4   []*sourceSocket // empty when the family is not in use
+	source6   []*sourceSocket
+	contexts  chan *txContext // tokens; nil ones are made when first borrowed
+	failures  chan Failure
+	drops     dropCounters // those that belong to no tunnel
+	gsoOff    atomic.Bool
+	groOn     bool
+	rxWG      sync.WaitGroup
+
+	tunnels atomic.Pointer[map[encap.VNI]*tunnel]
+
+	mu     sync.Mutex // serialises changes of tunnels
+	closed bool
+}
+
+// New opens the sockets and starts to receive. When the port is taken the
+// error is a *PortInUseError.
+func New(c Config) (*Engine, error) {
+	if c.Port == 0 {
+		c.Port = encap.DefaultPort
+	}
+	if c.Receivers == 0 {
+		c.Receivers = min(max(runtime.NumCPU()/2, 1), 8)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{
+		port:     c.Port,
+		log:      c.Log,
+		contexts: make(chan *txContext, max(2*runtime.GOMAXPROCS(0), 4)),
+		failures: make(chan Failure, 1024),
+	}
+	for range cap(e.contexts) {
+		e.contexts <- nil
+	}
+	e.gsoOff.Store(!c.UDPGSO || !kernelHasUDPGSO())
+	e.groOn = c.UDPGRO && kernelHasUDPGRO()
+	e.tunnels.Store(&map[encap.VNI]*tunnel{})
+
+	if err := e.openSockets(c); err != nil {
+		e.closeSockets()
+		return nil, err
+	}
+	for _, r := range e.receivers {
+		e.rxWG.Add(1)
+		go r.loop()
+	}
+	return e, nil
+}
+
+// Port returns the UDP port in use.
+func (e *Engine) Port() uint16 { return e.port }
+
+// Failures returns the channel on which dead devices are reported. When nobody
+// reads it, reports beyond its capacity are lost; Tunnels shows them too.
+func (e *Engine) Failures() <-chan Failure { return e.failures }
+
+// Add starts a tunnel. On success the engine owns t.Device; on error the
+// caller still does.
+func (e *Engine) Add(t Tunnel) error {
+	if !t.VNI.Valid() {
+		return fmt.Errorf("add tunnel: VNI %d: must be 0 to %d", t.VNI, encap.MaxVNI)
+	}
+	p, err := e.newPeer(t.Peer)
+	if err != nil {
+		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	old := *e.tunnels.Load()
+	if _, ok := old[t.VNI]; ok {
+		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, ErrTunnelExists)
+	}
+	n := newTunnel(e, t.VNI, t.Device)
+	n.peer.Store(p)
+	m := maps.Clone(old)
+	m[t.VNI] = n
+	e.tunnels.Store(&m)
+	n.start()
+	return nil
+}
+
+// Update gives a tunnel another peer, while traffic flows.
+func (e *Engine) Update(v encap.VNI, p Peer) error {
+	np, err := e.newPeer(p)
+	if err != nil {
+		return fmt.Errorf("update tunnel with VNI %d: %w", v, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := (*e.tunnels.Load())[v]
+	if t == nil {
+		return fmt.Errorf("update tunnel with VNI %d: %w", v, ErrNoTunnel)
+	}
+	t.peer.Store(np)
+	return nil
+}
+
+// Remove ends a tunnel, closes its device and waits until no transmitter uses
+// it any more.
+func (e *Engine) Remove(v encap.VNI) error {
+	e.mu.Lock()
+	old := *e.tunnels.Load()
+	t := old[v]
+	if t != nil {
+		m := maps.Clone(old)
+		delete(m, v)
+		e.tunnels.Store(&m)
+	}
+	e.mu.Unlock()
+	if t == nil {
+		return fmt.Errorf("remove tunnel with VNI %d: %w", v, ErrNoTunnel)
+	}
+	return t.stop()
+}
+
+// Close ends all tunnels, closes their devices and the sockets and returns
+// when every goroutine has ended. Closing twice is harmless.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil
+	}
+	e.closed = true
+	tunnels := *e.tunnels.Swap(&map[encap.VNI]*tunnel{})
+	e.mu.Unlock()
+
+	var err error
+	for _, t := range tunnels {
+		err = errors.Join(err, t.stop())
+	}
+	e.closeSockets()
+	e.rxWG.Wait()
+	return err
+}
+
+func (e *Engine) lookup(v encap.VNI) *tunnel { return (*e.tunnels.Load())[v] }
+
+// sorted returns the tunnels by VNI.
+func (e *Engine) sorted() []*tunnel {
+	return slices.SortedFunc(maps.Values(*e.tunnels.Load()), func(a, b *tunnel) int {
+		return int(a.vni) - int(b.vni)
+	})
+}

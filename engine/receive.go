@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"errors"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"kohaku/encap"
+	"kohaku/tun"
+)
+
+const (
+	rxMessages = 64      // per system call
+	rxBuffer   = 1 << 16 // no datagram, merged or not, is longer
+)
+
+// A receiver is one socket on the VXLAN port, with the goroutine that reads it
+// and all memory that this takes.
+type receiver struct {
+	engine *Engine
+	index  int
+	sock   *rxSocket
+	in     *inMessages
+	merger encap.Merger
+
+	// The tunnel of the frame before, with what was counted for it and is not
+	// yet in its counters.
+	last          *tunnel
+	frames, bytes uint64
+
+	// For super-frames that a device refuses; made when first needed.
+	split *splitter
+}
+
+func (r *receiver) loop() {
+	defer r.engine.rxWG.Done()
+	for {
+		n, err := r.sock.receive(r.in)
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				r.engine.log.Error("VXLAN socket failed, its receiver ends", "error", err)
+			}
+			return
+		}
+		for i := range n {
+			r.message(r.in.at(i))
+		}
+		r.deliver()
+		r.account(nil)
+	}
+}
+
+// message takes one received message: a datagram, or with UDP_GRO several of
+// equal length from one sender.
+func (r *receiver) message(m inMessage) {
+	if m.truncated {
+		r.engine.drops.add(DropTruncated, 1)
+		return
+	}
+	data, seg := m.data, m.segment
+	if seg <= 0 || seg > len(data) {
+		seg = len(data)
+	}
+	if len(data) == 0 {
+		r.engine.drops.add(DropHeaderShort, 1)
+		return
+	}
+	for len(data) > 0 {
+		d := data[:min(seg, len(data))]
+		data = data[len(d):]
+		r.datagram(d, &m)
+	}
+}
+
+var headerDrops = [...]Drop{
+	encap.HeaderShort:    DropHeaderShort,
+	encap.HeaderNoVNI:    DropHeaderNoVNI,
+	encap.HeaderReserved: DropHeaderReserved,
+	encap.HeaderNoFrame:  DropFrameShort,
+}
+
+// datagram checks one datagram and gives its frame to the merger.
+func (r *receiver) datagram(d []byte, m *inMessage) {
+	vni, fault := encap.ParseHeader(d)
+	if fault != encap.HeaderOK && fault != encap.HeaderNoFrame {
+		r.engine.drops.add(headerDrops[fault], 1)
+		return
+	}
+	t := r.last
+	if t == nil || t.vni != vni {
+		if t = r.engine.lookup(vni); t == nil {
+			r.engine.drops.add(DropUnknownVNI, 1)
+			return
+		}
+		r.account(t)
+	}
+	if fault != encap.HeaderOK {
+		t.drops.add(headerDrops[fault], 1)
+		return
+	}
+	p := t.peer.Load()
+	frame := d[encap.HeaderLen:]
+	switch {
+	case p.key != m.from:
+		t.drops.add(DropWrongPeer, 1)
+		return
+	case frame[6]&1 != 0:
+		t.drops.add(DropMulticastSource, 1)
+		return
+	case [6]byte(frame[6:12]) == t.mac:
+		t.drops.add(DropOwnMAC, 1)
+		return
+	case !p.mayUse(frame):
+		t.drops.add(DropSpoofedSource, 1)
+		return
+	case !m.ecn.Decapsulate(frame):
+		t.drops.add(DropECN, 1)
+		return
+	}
+	r.frames++
+	r.bytes += uint64(len(frame))
+	allow := encap.Allow{TCP: t.superTCP.Load(), UDP: t.superUDP.Load()}
+	if !r.merger.Add(frame, uint32(vni), allow) {
+		r.deliver()
+		r.merger.Add(frame, uint32(vni), allow)
+	}
+}
+
+// account writes down what was counted for the tunnel before and turns to t.
+func (r *receiver) account(t *tunnel) {
+	if r.last != nil && r.frames > 0 {
+		r.last.rx.frames.Add(r.frames)
+		r.last.rx.bytes.Add(r.bytes)
+	}
+	r.last, r.frames, r.bytes = t, 0, 0
+}
+
+// deliver writes out what the merger holds.
+func (r *receiver) deliver() {
+	runs := r.merger.Runs()
+	for len(runs) > 0 {
+		n := 1
+		for n < len(runs) && runs[n].Tag == runs[0].Tag {
+			n++
+		}
+		if t := r.engine.lookup(encap.VNI(runs[0].Tag)); t != nil {
+			r.write(t, runs[:n])
+		}
+		runs = runs[n:]
+	}
+	r.merger.Reset()
+}
+
+// write passes runs to the tunnel's device.
+func (r *receiver) write(t *tunnel, runs []encap.Run) {
+	var super, partial uint64
+	for i := range runs {
+		runs[i].Finish()
+		if runs[i].Frames > 1 {
+			super++
+		}
+		if runs[i].Partial {
+			partial++
+		}
+	}
+	if super > 0 {
+		t.rx.super.Add(super)
+	}
+	if partial > 0 {
+		t.rx.partial.Add(partial)
+	}
+	q := t.queues[r.index%len(t.queues)]
+	for len(runs) > 0 {
+		n, err := q.Write(runs)
+		runs = runs[n:]
+		if err == nil || len(runs) == 0 {
+			continue
+		}
+		r.refused(t, q, &runs[0], err)
+		runs = runs[1:]
+	}
+}
+
+// refused deals with a run that the device did not take.
+func (r *receiver) refused(t *tunnel, q tun.Queue, run *encap.Run, err error) {
+	var we *tun.WriteError
+	switch {
+	case errors.As(err, &we):
+		switch {
+		case errors.Is(err, unix.EINVAL) && run.Offload.GSO != encap.GSONone:
+			r.resend(t, q, run, err)
+		case errors.Is(err, unix.EIO):
+			t.drops.add(DropDeviceDown, run.Frames)
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			t.drops.add(DropDeviceFull, run.Frames)
+		default:
+			t.drops.add(DropDeviceRefused, run.Frames)
+		}
+	case errors.Is(err, net.ErrClosed):
+		t.drops.add(DropDeviceGone, run.Frames)
+	default:
+		t.drops.add(DropDeviceGone, run.Frames)
+		t.fail(err)
+	}
+}
+
+// resend switches merging off for a device that refuses super-frames (some
+// kernels do, though they offer them) and writes the refused one frame by
+// frame.
+func (r *receiver) resend(t *tunnel, q tun.Queue, run *encap.Run, err error) {
+	which, kind := &t.superTCP, "TCP"
+	if run.Offload.GSO == encap.GSOUDP {
+		which, kind = &t.superUDP, "UDP"
+	}
+	if which.Swap(false) {
+		r.engine.log.Warn("the kernel refuses super-frames, writing single frames from now on",
+			"protocol", kind, "device", t.dev.Name(), "error", err)
+	}
+	if r.split == nil {
+		r.split = newSplitter()
+	}
+	for _, single := range r.split.split(run) {
+		if _, err := q.Write([]encap.Run{single}); err != nil {
+			t.drops.add(DropDeviceRefused, 1)
+		}
+	}
+}

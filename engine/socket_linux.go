@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// sourceSockets is how many source ports, per address family, flows are
+// spread over. RFC 7348 section 4 wants the port to depend on the inner flow,
+// so that an underlay that spreads load by 5-tuple sees many.
+const sourceSockets = 16
+
+// socketBuffer is what both directions ask for. A super-frame takes about
+// twice its length of it.
+const socketBuffer = 8 << 20
+
+// openSockets opens the receiving sockets of every address and the source
+// sockets of every family among them.
+func (e *Engine) openSockets(c Config) error {
+	addrs := c.Listen
+	if len(addrs) == 0 {
+		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	}
+	for _, a := range addrs {
+		a = a.Unmap()
+		err := e.openReceivers(a, c.Receivers)
+		if len(c.Listen) == 0 && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			continue // a kernel without IPv6, or with IPv6 switched off
+		}
+		if err != nil {
+			return err
+		}
+		pool := &e.source4
+		if a.Is6() {
+			pool = &e.source6
+		}
+		for len(*pool) < sourceSockets {
+			s, err := openSource(a.Is6())
+			if err != nil {
+				return fmt.Errorf("open a UDP socket to send from: %w", err)
+			}
+			*pool = append(*pool, s)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) closeSockets() {
+	for _, r := range e.receivers {
+		r.sock.close()
+	}
+	for _, s := range append(e.source4, e.source6...) {
+		unix.Close(s.fd)
+	}
+}
+
+// openReceivers opens n sockets that share one port. The first is bound alone,
+// since SO_REUSEPORT would let us in beside another program of the same user,
+// and each would get half of the traffic.
+func (e *Engine) openReceivers(a netip.Addr, n int) error {
+	at := netip.AddrPortFrom(a, e.port)
+	for i := range n {
+		fd, err := udpSocket(a.Is6())
+		if err != nil {
+			return fmt.Errorf("open a UDP socket for %s: %w", at, err)
+		}
+		if err := e.bindReceiver(fd, at, i > 0, n > 1); err != nil {
+			unix.Close(fd)
+			if errors.Is(err, unix.EADDRINUSE) {
+				return &PortInUseError{Addr: at, Holder: portHolder(at)}
+			}
+			return fmt.Errorf("listen on UDP %s: %w", at, err)
+		}
+		s := &rxSocket{file: os.NewFile(uintptr(fd), "udp "+at.String())}
+		if s.rc, err = s.file.SyscallConn(); err != nil {
+			s.file.Close()
+			return fmt.Errorf("listen on UDP %s: %w", at, err)
+		}
+		s.bind()
+		e.receivers = append(e.receivers, &receiver{engine: e, index: i, sock: s, in: newInMessages()})
+	}
+	return nil
+}
+
+func (e *Engine) bindReceiver(fd int, at netip.AddrPort, joins, shares bool) error {
+	if joins {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+	}
+	var sa unix.Sockaddr
+	if a := at.Addr(); a.Is6() {
+		sa6 := &unix.SockaddrInet6{Port: int(at.Port()), Addr: a.As16()}
+		if a.Zone() != "" {
+			zone, err := zoneIndex(a.Zone())
+			if err != nil {
+				return err
+			}
+			sa6.ZoneId = zone
+		}
+		sa = sa6
+	} else {
+		sa = &unix.SockaddrInet4{Port: int(at.Port()), Addr: a.As4()}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return err
+	}
+	if shares && !joins {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+	}
+	// The outer ECN field has to reach the inner packet (RFC 6040).
+	var err error
+	if at.Addr().Is6() {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
+	} else {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+	}
+	if err != nil {
+		return err
+	}
+	if e.groOn {
+		if err := unix.SetsockoptInt(fd, solUDP, udpGRO, 1); err != nil {
+			e.log.Warn("the kernel refuses UDP_GRO, receiving datagrams one by one", "error", err)
+			e.groOn = false
+		}
+	}
+	return nil
+}
+
+// udpSocket opens a socket whose datagrams leave without DF, so that an
+// underlay with a smaller MTU than was reckoned with may fragment them: the
+// kernel's driver does the same (df unset).
+func udpSocket(v6 bool) (fd int, err error) {
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	if err != nil {
+		return -1, err
+	}
+	if v6 {
+		err = errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT))
+	} else {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	// Beyond the system's limit with privilege, else up to it.
+	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], socketBuffer) // smaller buffers lose frames sooner, no more
+		}
+	}
+	return fd, nil
+}
+
+// A sourceSocket is one that datagrams leave from.
+type sourceSocket struct{ fd int }
+
+func openSource(v6 bool) (*sourceSocket, error) {
+	fd, err := udpSocket(v6)
+	if err != nil {
+		return nil, err
+	}
+	var sa unix.Sockaddr = &unix.SockaddrInet4{}
+	if v6 {
+		sa = &unix.SockaddrInet6{}
+	}
+	// Nobody has business sending to this port, so the kernel is told to drop
+	// what arrives before it fills a buffer that nobody reads.
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &sourceSocket{fd}, nil
+}
+
+// sendPatience is how long a full socket buffer is waited for, in
+// milliseconds, before the frames are dropped.
+const sendPatience = 20
+
+// send sends one message. The errors are those of sendmsg(2), comparable with
+// ==. The descriptor stays open as long as any transmitter lives.
+func (s *sourceSocket) send(m *rawMessage) error {
+	e := sendmsg(s.fd, m)
+	if e == unix.EAGAIN {
+		p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
+		_, _ = unix.Poll(p, sendPatience) // whether it helped, the next line tells
+		e = sendmsg(s.fd, m)
+	}
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// An rxSocket is one socket on the VXLAN port.
+type rxSocket struct {
+	file   *os.File
+	rc     syscall.RawConn
+	closed atomic.Bool
+
+	// For the one goroutine that receives; the closure is made once.
+	in     *inMessages
+	n      int
+	used   int // headers that have to be made ready
+	err    error
+	readFn func(uintptr) bool
+}
+
+func (s *rxSocket) bind() {
+	s.used = rxMessages
+	s.readFn = func(fd uintptr) bool {
+		s.n, s.err = recvmmsg(int(fd), s.in, s.used)
+		s.used = s.n
+		return s.err != unix.EAGAIN
+	}
+}
+
+func (s *rxSocket) close() {
+	s.closed.Store(true)
+	s.file.Close()
+}
+
+// receive blocks until messages have come and returns how many. After Close it
+// returns net.ErrClosed. Errors that the kernel reports about datagrams sent
+// earlier are passed over.
+func (s *rxSocket) receive(in *inMessages) (int, error) {
+	s.in = in
+	for {
+		if err := s.rc.Read(s.readFn); err != nil {
+			if s.closed.Load() { // internal/poll's own error for it cannot be named
+				return 0, net.ErrClosed
+			}
+			return 0, err
+		}
+		switch s.err {
+		case nil:
+			return s.n, nil
+		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.ENOMEM, unix.ENOBUFS:
+		default:
+			return 0, s.err
+		}
+	}
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// System calls on messages, without the allocations of the wrappers in x/sys.
+// All descriptors are non-blocking.
+
+// mmsghdr is struct mmsghdr.
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+func newInMessages() *inMessages {
+	in := &inMessages{
+		hdrs:    make([]mmsghdr, rxMessages),
+		names:   make([]sockaddr, rxMessages),
+		buffers: make([]byte, rxMessages*rxBuffer),
+		control: make([]byte, rxMessages*rxControl),
+	}
+	iov := make([]unix.Iovec, rxMessages)
+	for i := range in.hdrs {
+		iov[i].Base = &in.buffers[i*rxBuffer]
+		iov[i].SetLen(rxBuffer)
+		h := &in.hdrs[i].hdr
+		h.Name = &in.names[i].b[0]
+		h.Iov = &iov[i]
+		h.SetIovlen(1)
+		h.Control = &in.control[i*rxControl]
+	}
+	return in
+}
+
+// recvmmsg fills in, without blocking, and returns how many messages came. Only
+// the headers that the call before filled need to be made ready again.
+func recvmmsg(fd int, in *inMessages, used int) (int, error) {
+	for i := range in.hdrs[:used] {
+		h := &in.hdrs[i].hdr
+		h.Namelen = uint32(len(in.names[i].b))
+		h.SetControllen(rxControl)
+	}
+	for {
+		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// rawMessage is a struct msghdr for sending. It refers to what set was given.
+type rawMessage struct{ hdr unix.Msghdr }
+
+func (m *rawMessage) set(dest *sockaddr, iov []unix.Iovec, control []byte) {
+	m.hdr.Name = &dest.b[0]
+	m.hdr.Namelen = dest.n
+	m.hdr.Iov = unsafe.SliceData(iov)
+	m.hdr.SetIovlen(len(iov))
+	m.hdr.Control = nil
+	if len(control) > 0 {
+		m.hdr.Control = &control[0]
+	}
+	m.hdr.SetControllen(len(control))
+}
+
+// sendmsg is sendmsg(2) without blocking.
+func sendmsg(fd int, m *rawMessage) unix.Errno {
+	for {
+		_, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if e != unix.EINTR {
+			return e
+		}
+	}
+}
+
+func appendIovec(iov []unix.Iovec, b []byte) []unix.Iovec {
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	return append(iov, v)
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"kohaku/encap"
+	"kohaku/tun"
+)
+
+// tunnel is one VNI's device, peer and counters.
+type tunnel struct {
+	engine *Engine
+	vni    encap.VNI
+	dev    tun.Device
+	mac    [6]byte
+	queues []tun.Queue
+
+	peer atomic.Pointer[peer]
+
+	// What the device is handed merged. Starts as what it can take, and loses
+	// what it refuses.
+	superTCP, superUDP atomic.Bool
+
+	rx, tx  traffic
+	drops   dropCounters
+	failure atomic.Pointer[Failure]
+	wg      sync.WaitGroup
+}
+
+// traffic counts one direction. Bytes are those of inner frames, Ethernet
+// header included.
+type traffic struct {
+	frames, bytes atomic.Uint64
+	super         atomic.Uint64 // super-frames read from, or written to, the device
+	calls         atomic.Uint64 // system calls that moved datagrams (sent only)
+	partial       atomic.Uint64 // received with a checksum left to hardware
+}
+
+// peer is an immutable Peer, prepared for the hot path.
+type peer struct {
+	Peer
+	key  addrKey // of Remote
+	dest sockaddr
+	src  pktinfo
+	v6   bool
+	// Above this datagram length UDP_SEGMENT was refused for this peer, since
+	// the path's MTU is smaller; 0 means no such limit is known.
+	gsoLimit atomic.Int32
+}
+
+func (e *Engine) newPeer(p Peer) (*peer, error) {
+	r := p.Remote
+	switch {
+	case !r.IsValid():
+		return nil, errors.New("the remote address is missing")
+	case r.Is4In6():
+		r = r.Unmap()
+	}
+	p.Remote, p.Local = r, p.Local.Unmap()
+	switch {
+	case r.IsUnspecified(), r.IsMulticast():
+		return nil, fmt.Errorf("remote address %s: must be a single machine's", r)
+	case p.Local.IsValid() && p.Local.Is4() != r.Is4():
+		return nil, fmt.Errorf("local address %s and remote address %s are of different families", p.Local, r)
+	case p.Local.IsValid() && p.Local.WithZone("") == r.WithZone(""):
+		return nil, fmt.Errorf("remote address %s is our own: a tunnel to oneself is a loop", r)
+	case r.Is4() && len(e.source4) == 0, r.Is6() && len(e.source6) == 0:
+		return nil, fmt.Errorf("remote address %s: the engine listens on no address of this family", r)
+	}
+	dest, key, err := newSockaddr(netip.AddrPortFrom(r, e.port))
+	if err != nil {
+		return nil, err
+	}
+	return &peer{Peer: p, key: key, dest: dest, src: newPktinfo(p.Local), v6: r.Is6()}, nil
+}
+
+// mayUse reports whether the peer may use the frame's inner source address.
+func (p *peer) mayUse(frame []byte) bool {
+	if p.Sources == nil {
+		return true
+	}
+	a, ok := encap.InnerSource(frame)
+	if !ok || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() {
+		return true
+	}
+	for _, s := range p.Sources {
+		if s.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func newTunnel(e *Engine, v encap.VNI, d tun.Device) *tunnel {
+	t := &tunnel{engine: e, vni: v, dev: d, mac: d.HardwareAddr(), queues: d.Queues()}
+	t.superTCP.Store(d.Offloads().TSO)
+	t.superUDP.Store(d.Offloads().USO)
+	return t
+}
+
+func (t *tunnel) start() {
+	for _, q := range t.queues {
+		t.wg.Add(1)
+		go t.transmit(q)
+	}
+}
+
+func (t *tunnel) stop() error {
+	err := t.dev.Close()
+	t.wg.Wait()
+	return err
+}
+
+// fail records, once, that the device died.
+func (t *tunnel) fail(err error) {
+	f := &Failure{VNI: t.vni, Device: t.dev.Name(), Err: err}
+	if !t.failure.CompareAndSwap(nil, f) {
+		return
+	}
+	t.engine.log.Warn("VXLAN tunnel lost its device", "vni", t.vni, "device", f.Device, "error", err)
+	select {
+	case t.engine.failures <- *f:
+	default:
+	}
+}

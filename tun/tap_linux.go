@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"kohaku/encap"
+)
+
+// Options says what OpenTAP is to make.
+type Options struct {
+	// Queues is the number of queues, 1 to MaxQueues; 0 means DefaultQueues().
+	Queues int
+	// MTU is the device's MTU, in bytes; 0 leaves it as it is.
+	MTU int
+	// HardwareAddr is the device's MAC address; nil leaves it as it is.
+	HardwareAddr net.HardwareAddr
+	// TSO and USO ask for super-frames. What the kernel does not offer is
+	// left out; Device.Offloads says what came of it.
+	TSO, USO bool
+	// Persist lets the device outlive the process. A device without it
+	// vanishes with Close.
+	Persist bool
+}
+
+// MaxQueues is the most queues that OpenTAP opens. The kernel would allow 256
+// (MAX_TAP_QUEUES in drivers/net/tun.c); more than cores are of no use.
+const MaxQueues = 64
+
+// DefaultQueues is how many queues are of use: more of them than cores slow
+// things down, and on two cores one queue was faster than two.
+func DefaultQueues() int {
+	return min(max(runtime.NumCPU()/2, 1), 8)
+}
+
+// OpenTAP creates the TAP device name, or attaches to the persistent one that
+// a process before us left, and opens its queues. An existing device of
+// another kind, one with another queue layout or one that another process
+// holds is not touched; the error says so and wraps ErrInUse or ErrNotTAP. It
+// needs CAP_NET_ADMIN in the network namespace and read and write access to
+// /dev/net/tun.
+//
+// The device is left down, without addresses and alias, if it is new: those
+// are the business of whoever manages links.
+func OpenTAP(name string, o Options) (Device, error) {
+	d, err := openTAP(name, o)
+	if err != nil {
+		return nil, fmt.Errorf("open TAP device %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// Errors of OpenTAP, for errors.Is.
+var (
+	ErrInUse  = errors.New("the device is in use by another process")
+	ErrNotTAP = errors.New("a device of that name exists and is not a TAP of ours")
+)
+
+const tapFlags = netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR
+
+func openTAP(name string, o Options) (_ *tap, err error) {
+	if o.Queues == 0 {
+		o.Queues = DefaultQueues()
+	}
+	if o.Queues < 1 || o.Queues > MaxQueues {
+		return nil, fmt.Errorf("%d queues: must be 1..%d", o.Queues, MaxQueues)
+	}
+	if l := len(name); l == 0 || l >= unix.IFNAMSIZ {
+		return nil, fmt.Errorf("a device's name has 1 to %d bytes", unix.IFNAMSIZ-1)
+	}
+	if err := checkExisting(name); err != nil {
+		return nil, err
+	}
+	link := &netlink.Tuntap{
+		LinkAttrs:  netlink.LinkAttrs{Name: name},
+		Mode:       netlink.TUNTAP_MODE_TAP,
+		Flags:      tapFlags,
+		Queues:     o.Queues,
+		NonPersist: true, // set below, when all else went well
+	}
+	if err := netlink.LinkAdd(link); err != nil {
+		return nil, explainOpen(err)
+	}
+	d := &tap{name: name}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	for _, f := range link.Fds {
+		q := &tapQueue{dev: d, file: f}
+		q.bind()
+		d.queues = append(d.queues, q)
+	}
+	for _, q := range d.queues {
+		if q.(*tapQueue).rc, err = q.(*tapQueue).file.SyscallConn(); err != nil {
+			return nil, err
+		}
+	}
+	if d.offloads, err = d.setOffloads(o.TSO, o.USO); err != nil {
+		return nil, err
+	}
+
+	if o.HardwareAddr != nil {
+		if err := netlink.LinkSetHardwareAddr(link, o.HardwareAddr); err != nil {
+			return nil, fmt.Errorf("set MAC address %s: %w", o.HardwareAddr, err)
+		}
+	}
+	if o.MTU != 0 {
+		if err := netlink.LinkSetMTU(link, o.MTU); err != nil {
+			return nil, fmt.Errorf("set MTU %d: %w", o.MTU, err)
+		}
+	}
+	now, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, err
+	}
+	copy(d.mac[:], now.Attrs().HardwareAddr)
+	err = d.control(0, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, b2i(o.Persist)) })
+	if err != nil {
+		return nil, fmt.Errorf("set persistence: %w", err)
+	}
+	return d, nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// checkExisting finds out whether name is free or a TAP that can be taken
+// over. Attaching blindly would not do: on a multi-queue device the kernel
+// would let us in beside a process that is at work on it, and both would get
+// half of the frames.
+func checkExisting(name string) error {
+	l, err := netlink.LinkByName(name)
+	var notFound netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	t, ok := l.(*netlink.Tuntap)
+	if !ok || t.Mode != netlink.TUNTAP_MODE_TAP {
+		return fmt.Errorf("%w: it is of type %s; delete it (ip link delete %s) or choose another name", ErrNotTAP, l.Type(), name)
+	}
+	if t.Flags&netlink.TUNTAP_MULTI_QUEUE == 0 || t.Flags&netlink.TUNTAP_VNET_HDR == 0 {
+		return fmt.Errorf("%w: it lacks multi_queue or vnet_hdr; delete it (ip link delete %s) and try again", ErrNotTAP, name)
+	}
+	if n := t.Queues + t.DisabledQueues; n > 0 {
+		return fmt.Errorf("%w: %d of its queues are open; is a kohaku daemon running already?", ErrInUse, n)
+	}
+	return nil
+}
+
+func explainOpen(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: the kernel has no TUN/TAP driver here; load it (modprobe tun) or make /dev/net/tun available", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: /dev/net/tun is closed to this user; run as root, or give it its usual mode (chmod 0666 /dev/net/tun)", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: creating a device needs CAP_NET_ADMIN; run as root", err)
+	}
+	return err
+}
+
+type tap struct {
+	name     string
+	mac      [6]byte
+	offloads Offloads
+	queues   []Queue
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+func (d *tap) Name() string          { return d.name }
+func (d *tap) Queues() []Queue       { return d.queues }
+func (d *tap) HardwareAddr() [6]byte { return d.mac }
+func (d *tap) Offloads() Offloads    { return d.offloads }
+
+func (d *tap) Close() error {
+	d.closeOnce.Do(func() {
+		d.closed.Store(true)
+		for _, q := range d.queues {
+			d.closeErr = errors.Join(d.closeErr, q.(*tapQueue).file.Close())
+		}
+	})
+	return d.closeErr
+}
+
+// control runs fn with the descriptor of queue i.
+func (d *tap) control(i int, fn func(fd int) error) error {
+	var err error
+	if cerr := d.queues[i].(*tapQueue).rc.Control(func(fd uintptr) { err = fn(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// setOffloads asks for the most first and for less when the kernel refuses.
+// The mask belongs to the device and outlives its owner, so it is set at every
+// attach, also to nothing. The header's length likewise.
+func (d *tap) setOffloads(tso, uso bool) (Offloads, error) {
+	const (
+		csum   = unix.TUN_F_CSUM
+		tsoAll = unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+		// The kernel takes the two only together.
+		usoAll = unix.TUN_F_USO4 | unix.TUN_F_USO6
+	)
+	for i := range d.queues {
+		err := d.control(i, func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHdrLen) })
+		if err != nil {
+			return Offloads{}, fmt.Errorf("set the length of the virtio header: %w", err)
+		}
+	}
+	var err error
+	for _, try := range []Offloads{{tso, uso}, {tso, false}, {false, false}} {
+		mask := csum
+		if try.TSO {
+			mask |= tsoAll
+		}
+		if try.USO {
+			mask |= usoAll
+		}
+		if err = d.control(0, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, mask) }); err == nil {
+			return try, nil
+		}
+	}
+	return Offloads{}, fmt.Errorf("set offloads: %w", err)
+}
+
+// A tapQueue is one descriptor of the device. Its file keeps the descriptor
+// from being closed, and its number from being reused, under a system call.
+type tapQueue struct {
+	dev  *tap
+	file *os.File
+	rc   syscall.RawConn
+
+	// For the reader alone. The closures are made once, since one made per
+	// call would be an allocation per call.
+	waited    bool
+	readBuf   []byte
+	readN     int
+	readErrno error
+	waitFn    func(uintptr) bool
+	readFn    func(uintptr)
+
+	wmu      sync.Mutex
+	hdr      [vnetHdrLen]byte
+	iov      []unix.Iovec
+	writeErr error
+	writeFn  func(uintptr)
+}
+
+func (q *tapQueue) bind() {
+	q.waitFn = func(fd uintptr) bool {
+		if q.waited {
+			return true
+		}
+		// Readiness that came before this call was forgotten when the call
+		// began, so it has to be asked for once.
+		q.waited = true
+		return readable(int(fd))
+	}
+	q.readFn = func(fd uintptr) { q.readN, q.readErrno = rawRead(int(fd), q.readBuf) }
+	q.writeFn = func(fd uintptr) { q.writeErr = rawWritev(int(fd), q.iov) }
+}
+
+func (q *tapQueue) Wait() error {
+	q.waited = false
+	if err := q.rc.Read(q.waitFn); err != nil {
+		return q.dev.fileError(err)
+	}
+	return nil
+}
+
+// fileError explains why a descriptor could not be used. After Close that is
+// an error of internal/poll that cannot be named, hence the flag.
+func (d *tap) fileError(err error) error {
+	if d.closed.Load() {
+		return fmt.Errorf("%s: %w", d.name, net.ErrClosed)
+	}
+	return fmt.Errorf("%s: %w", d.name, err)
+}
+
+func (q *tapQueue) Read(arena []byte, frames []Frame) (n int, err error) {
+	for n < len(frames) && len(arena) >= MinArena {
+		q.readBuf = arena[:MinArena]
+		err := q.rc.Control(q.readFn)
+		q.readBuf = nil
+		switch {
+		case err != nil:
+			return n, q.dev.fileError(err)
+		case q.readErrno == unix.EAGAIN:
+			return n, nil
+		case q.readErrno != nil:
+			return n, fmt.Errorf("%s: %w: read: %w", q.dev.name, ErrGone, q.readErrno)
+		}
+		got := arena[:q.readN:q.readN]
+		if len(got) <= vnetHdrLen {
+			continue
+		}
+		o, ok := parseVnetHdr(got)
+		if !ok {
+			continue // a kind of super-frame that nobody asked for
+		}
+		frames[n] = Frame{Buf: got, Offload: o}
+		n++
+		if o.GSO != encap.GSONone {
+			return n, nil // large enough to be worth a send of its own
+		}
+		// Keep the next frame as aligned as this one.
+		arena = arena[min((q.readN+7)&^7, len(arena)):]
+	}
+	return n, nil
+}
+
+func (q *tapQueue) Write(frames []encap.Run) (int, error) {
+	q.wmu.Lock()
+	defer q.wmu.Unlock()
+	for i := range frames {
+		r := &frames[i]
+		putVnetHdr(q.hdr[:], r.Offload)
+		q.iov = appendIovec(q.iov[:0], q.hdr[:])
+		for _, p := range r.Parts {
+			q.iov = appendIovec(q.iov, p)
+		}
+		if err := q.rc.Control(q.writeFn); err != nil {
+			return i, q.dev.fileError(err)
+		}
+		switch q.writeErr {
+		case nil:
+		case unix.EBADFD, unix.ENODEV:
+			return i, fmt.Errorf("%s: %w: write: %w", q.dev.name, ErrGone, q.writeErr)
+		default:
+			return i, &WriteError{q.dev.name, r.Offload.GSO != encap.GSONone, q.writeErr}
+		}
+	}
+	return len(frames), nil
+}
