@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo    see it work on this machine alone
+#   make test    every test, integration included
+#   make deps    install what is missing (Debian, Ubuntu)
+
+GO      ?= go
+BIN     := bin/kohaku
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X kohaku/cli.Version=$(VERSION)
+FUZZTIME ?= 5s
+
+.PHONY: all build demo test lint fuzz bench deps install clean ci
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cli/kohaku
+
+demo: build
+	$(BIN) demo
+
+# One package after the other: the integration tests measure what a machine
+# with nothing else to do would see.
+test:
+	$(GO) test -count=1 -p 1 -timeout 20m ./...
+
+lint:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these files:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+
+# Every fuzz target of every package, each for FUZZTIME.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "fuzz $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+# Every benchmark once, so that none rots. Figures need more: -benchtime, -count.
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 1x -p 1 ./...
+
+deps:
+	packaging/deps.sh
+
+install: build
+	install -D -m 0755 $(BIN) $(DESTDIR)/usr/bin/kohaku
+
+clean:
+	rm -rf bin
