@@ -6,24 +6,25 @@
 //
 // # Who runs and who owns what
 //
-//	device ----> transmitter   one goroutine per device queue, parked while
-//	             |             the queue is empty; borrows a transmit context
-//	             |             (buffers, message headers) from a pool that all
-//	             v             tunnels share, cuts, sends, gives it back
+//	device ----> poller        a thread that sleeps on the queues of all
+//	             |             tunnels at once; owns its buffers, cuts, sends
+//	             v
 //	        source sockets     16 per address family, chosen by flow hash
 //
 //	  port 4789 sockets        Receivers per address family
 //	             |
 //	             v
-//	device <---- receiver      one goroutine per socket, owns its buffers and
+//	device <---- receiver      a thread per socket; owns its buffers and
 //	                           merger; finds the tunnel by VNI, checks, merges,
 //	                           writes
 //
-// So memory does not grow with tunnels: an idle one is a parked goroutine and
-// a descriptor per queue.
+// So memory does not grow with tunnels: an idle one is a descriptor per queue.
+// A device whose queues have no descriptor (one in memory) has a goroutine per
+// queue instead, parked while the queue is empty, and these borrow buffers from
+// a pool.
 //
 // Order is kept within a flow: the kernel gives a flow's frames to one device
-// queue, hence one transmitter, hence one source socket; the outer 5-tuple
+// queue, hence one poller, hence one source socket; the outer 5-tuple
 // picks one receiving socket, hence one receiver; the merger keeps the order.
 //
 // The tunnels stand in an immutable map behind an atomic pointer, and each
@@ -31,6 +32,6 @@
 // may therefore still write a last batch to a tunnel that was just removed;
 // the device answers that it is closed.
 //
-// Close ends the transmitters by closing the devices, then the receivers by
-// closing the sockets, and waits for all.
+// Close takes the devices from the pollers and closes them, ends the pollers and
+// the receivers, waits for all, and closes the sockets last.
 package engine

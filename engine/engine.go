@@ -82,6 +82,7 @@ type Engine struct {
 	receivers []*receiver
 	source4   []*sourceSocket // empty when the family is not in use
 	source6   []*sourceSocket
+	pollers   []*poller
 	contexts  chan *txContext // tokens; nil ones are made when first borrowed
 	failures  chan Failure
 	drops     dropCounters // those that belong to no tunnel
@@ -124,6 +125,15 @@ func New(c Config) (*Engine, error) {
 		e.closeSockets()
 		return nil, err
 	}
+	for range tun.DefaultQueues() {
+		p, err := newPoller(e)
+		if err != nil {
+			e.closePollers()
+			e.closeSockets()
+			return nil, err
+		}
+		e.pollers = append(e.pollers, p)
+	}
 	for _, r := range e.receivers {
 		e.rxWG.Add(1)
 		go r.loop()
@@ -159,10 +169,12 @@ func (e *Engine) Add(t Tunnel) error {
 	}
 	n := newTunnel(e, t.VNI, t.Device)
 	n.peer.Store(p)
+	if err := n.start(); err != nil {
+		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, err)
+	}
 	m := maps.Clone(old)
 	m[t.VNI] = n
 	e.tunnels.Store(&m)
-	n.start()
 	return nil
 }
 
@@ -216,9 +228,19 @@ func (e *Engine) Close() error {
 	for _, t := range tunnels {
 		err = errors.Join(err, t.stop())
 	}
-	e.closeSockets()
+	e.closePollers()
+	for _, r := range e.receivers {
+		r.sock.interrupt()
+	}
 	e.rxWG.Wait()
+	e.closeSockets()
 	return err
+}
+
+func (e *Engine) closePollers() {
+	for _, p := range e.pollers {
+		p.close()
+	}
 }
 
 func (e *Engine) lookup(v encap.VNI) *tunnel { return (*e.tunnels.Load())[v] }

@@ -71,12 +71,13 @@ func newPair(t testing.TB, c Config) *pair {
 	return p
 }
 
-// tunnel adds VNI v at both ends and returns the devices.
+// tunnel adds VNI v at both ends and returns the devices. The first has queues
+// with a descriptor, so that a poller serves it, the second has a goroutine.
 func (p *pair) tunnel(v encap.VNI, o tun.Offloads) [2]*tuntest.Device {
 	p.t.Helper()
 	var d [2]*tuntest.Device
 	for i := range d {
-		d[i] = tuntest.New(tuntest.Config{Name: fmt.Sprintf("dev%d-%d", v, i), MAC: macs[i], Offloads: o})
+		d[i] = tuntest.New(tuntest.Config{Name: fmt.Sprintf("dev%d-%d", v, i), MAC: macs[i], Offloads: o, Pollable: i == 0})
 		err := p.e[i].Add(Tunnel{VNI: v, Device: d[i], Peer: Peer{Remote: addrs[1-i], Local: addrs[i]}})
 		if err != nil {
 			p.t.Fatal(err)
@@ -496,15 +497,20 @@ func TestPortInUse(t *testing.T) {
 
 func TestDeviceFails(t *testing.T) {
 	p := newPair(t, allOffloads)
-	d := p.tunnel(5, tun.Offloads{})
-	d[1].Fail()
-	f := <-p.e[1].Failures()
-	if f.VNI != 5 || f.Device != "dev5-1" || !errors.Is(f.Err, tun.ErrGone) {
-		t.Errorf("%+v", f)
+	d := p.tunnel(4, tun.Offloads{})
+	for i := range d {
+		d[i].Fail()
+		f := <-p.e[i].Failures()
+		if f.VNI != 4 || f.Device != d[i].Name() || !errors.Is(f.Err, tun.ErrGone) {
+			t.Errorf("%+v", f)
+		}
 	}
+	d = p.tunnel(5, tun.Offloads{})
+	d[1].Fail()
+	<-p.e[1].Failures()
 	d[0].Inject(0, udpFrame(1, []byte("x")), encap.Offload{})
-	eventually(t, "counted", func() bool { return p.e[1].Tunnels()[0].Drops["device_gone"] == 1 })
-	if s := p.e[1].Tunnels()[0]; s.Err == "" {
+	eventually(t, "counted", func() bool { return p.e[1].Tunnels()[1].Drops["device_gone"] == 1 })
+	if s := p.e[1].Tunnels()[1]; s.Err == "" {
 		t.Error("the tunnel's state does not show the failure")
 	}
 	// It can be added anew.

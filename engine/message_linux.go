@@ -252,6 +252,7 @@ type inMessages struct {
 	names   []sockaddr
 	buffers []byte
 	control []byte
+	ready   bool // all headers were made ready once
 }
 
 // at decodes message i.

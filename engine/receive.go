@@ -5,6 +5,7 @@ package engine
 import (
 	"errors"
 	"net"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,11 @@ type receiver struct {
 	split *splitter
 }
 
+// loop has a thread of its own, for the reason that a poller has one.
 func (r *receiver) loop() {
 	defer r.engine.rxWG.Done()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for {
 		n, err := r.sock.receive(r.in)
 		if err != nil {

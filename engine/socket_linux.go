@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +54,7 @@ func (e *Engine) openSockets(c Config) error {
 
 func (e *Engine) closeSockets() {
 	for _, r := range e.receivers {
-		r.sock.close()
+		unix.Close(r.sock.fd)
 	}
 	for _, s := range append(e.source4, e.source6...) {
 		unix.Close(s.fd)
@@ -69,7 +67,7 @@ func (e *Engine) closeSockets() {
 func (e *Engine) openReceivers(a netip.Addr, n int) error {
 	at := netip.AddrPortFrom(a, e.port)
 	for i := range n {
-		fd, err := udpSocket(a.Is6())
+		fd, err := udpSocket(a.Is6(), 0)
 		if err != nil {
 			return fmt.Errorf("open a UDP socket for %s: %w", at, err)
 		}
@@ -80,13 +78,7 @@ func (e *Engine) openReceivers(a netip.Addr, n int) error {
 			}
 			return fmt.Errorf("listen on UDP %s: %w", at, err)
 		}
-		s := &rxSocket{file: os.NewFile(uintptr(fd), "udp "+at.String())}
-		if s.rc, err = s.file.SyscallConn(); err != nil {
-			s.file.Close()
-			return fmt.Errorf("listen on UDP %s: %w", at, err)
-		}
-		s.bind()
-		e.receivers = append(e.receivers, &receiver{engine: e, index: i, sock: s, in: newInMessages()})
+		e.receivers = append(e.receivers, &receiver{engine: e, index: i, sock: &rxSocket{fd: fd}, in: newInMessages()})
 	}
 	return nil
 }
@@ -141,12 +133,12 @@ func (e *Engine) bindReceiver(fd int, at netip.AddrPort, joins, shares bool) err
 // udpSocket opens a socket whose datagrams leave without DF, so that an
 // underlay with a smaller MTU than was reckoned with may fragment them: the
 // kernel's driver does the same (df unset).
-func udpSocket(v6 bool) (fd int, err error) {
+func udpSocket(v6 bool, flags int) (fd int, err error) {
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
 	}
-	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|flags, unix.IPPROTO_UDP)
 	if err != nil {
 		return -1, err
 	}
@@ -174,7 +166,7 @@ func udpSocket(v6 bool) (fd int, err error) {
 type sourceSocket struct{ fd int }
 
 func openSource(v6 bool) (*sourceSocket, error) {
-	fd, err := udpSocket(v6)
+	fd, err := udpSocket(v6, unix.SOCK_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
@@ -217,50 +209,34 @@ func (s *sourceSocket) send(m *rawMessage) error {
 
 // An rxSocket is one socket on the VXLAN port.
 type rxSocket struct {
-	file   *os.File
-	rc     syscall.RawConn
+	fd     int
 	closed atomic.Bool
-
-	// For the one goroutine that receives; the closure is made once.
-	in     *inMessages
-	n      int
-	used   int // headers that have to be made ready
-	err    error
-	readFn func(uintptr) bool
+	used   int // headers of the messages that have to be made ready
 }
 
-func (s *rxSocket) bind() {
-	s.used = rxMessages
-	s.readFn = func(fd uintptr) bool {
-		s.n, s.err = recvmmsg(int(fd), s.in, s.used)
-		s.used = s.n
-		return s.err != unix.EAGAIN
-	}
-}
-
-func (s *rxSocket) close() {
+// interrupt makes receive return net.ErrClosed, now and from now on.
+func (s *rxSocket) interrupt() {
 	s.closed.Store(true)
-	s.file.Close()
+	// ENOTCONN, but it ends a receive under way all the same (net/ipv4/af_inet.c,
+	// inet_shutdown, has that on purpose).
+	_ = unix.Shutdown(s.fd, unix.SHUT_RD)
 }
 
-// receive blocks until messages have come and returns how many. After Close it
-// returns net.ErrClosed. Errors that the kernel reports about datagrams sent
-// earlier are passed over.
+// receive blocks until messages have come and returns how many. Errors that the
+// kernel reports about datagrams sent earlier are passed over.
 func (s *rxSocket) receive(in *inMessages) (int, error) {
-	s.in = in
 	for {
-		if err := s.rc.Read(s.readFn); err != nil {
-			if s.closed.Load() { // internal/poll's own error for it cannot be named
-				return 0, net.ErrClosed
-			}
-			return 0, err
-		}
-		switch s.err {
-		case nil:
-			return s.n, nil
-		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.ENOMEM, unix.ENOBUFS:
+		n, err := recvmmsg(s.fd, in, s.used)
+		s.used = n
+		switch {
+		case s.closed.Load():
+			return 0, net.ErrClosed
+		case err == nil:
+			return n, nil
+		case err == unix.ECONNREFUSED, err == unix.EHOSTUNREACH, err == unix.ENETUNREACH,
+			err == unix.EMSGSIZE, err == unix.ENOMEM, err == unix.ENOBUFS:
 		default:
-			return 0, s.err
+			return 0, err
 		}
 	}
 }

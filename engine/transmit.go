@@ -21,8 +21,9 @@ const (
 	maxUDPSend = 65535 - 20 - 8
 )
 
-// A txContext is everything that turning frames into datagrams needs. At most
-// cap(Engine.contexts) exist, however many tunnels there are.
+// A txContext is everything that turning frames into datagrams needs. Each
+// poller has one, and at most cap(Engine.contexts) more exist for queues without
+// a descriptor, however many tunnels there are.
 type txContext struct {
 	engine *Engine
 	arena  []byte
@@ -32,23 +33,27 @@ type txContext struct {
 	msg    outMessage
 }
 
-func (e *Engine) borrow() *txContext {
-	c := <-e.contexts
-	if c == nil {
-		c = &txContext{
-			engine: e,
-			arena:  make([]byte, txArena),
-			frames: make([]tun.Frame, txFrames),
-			parts:  make([][]byte, 0, 2*encap.MaxSegments),
-		}
-		c.msg.init()
+func newTxContext(e *Engine) *txContext {
+	c := &txContext{
+		engine: e,
+		arena:  make([]byte, txArena),
+		frames: make([]tun.Frame, txFrames),
+		parts:  make([][]byte, 0, 2*encap.MaxSegments),
 	}
+	c.msg.init()
 	return c
+}
+
+func (e *Engine) borrow() *txContext {
+	if c := <-e.contexts; c != nil {
+		return c
+	}
+	return newTxContext(e)
 }
 
 func (e *Engine) giveBack(c *txContext) { e.contexts <- c }
 
-// transmit is the goroutine of one device queue.
+// transmit is the goroutine of a queue that has no descriptor.
 func (t *tunnel) transmit(q tun.Queue) {
 	defer t.wg.Done()
 	for {

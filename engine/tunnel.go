@@ -30,7 +30,14 @@ type tunnel struct {
 	rx, tx  traffic
 	drops   dropCounters
 	failure atomic.Pointer[Failure]
-	wg      sync.WaitGroup
+	wg      sync.WaitGroup // goroutines of queues without a descriptor
+	polled  []polled       // the other queues; for start and stop alone
+}
+
+// polled is where a poller has a queue.
+type polled struct {
+	poller *poller
+	slot   int
 }
 
 // traffic counts one direction. Bytes are those of inner frames, Ethernet
@@ -104,14 +111,37 @@ func newTunnel(e *Engine, v encap.VNI, d tun.Device) *tunnel {
 	return t
 }
 
-func (t *tunnel) start() {
-	for _, q := range t.queues {
-		t.wg.Add(1)
-		go t.transmit(q)
+// start begins to read the queues: those with a descriptor by the pollers, the
+// others each by a goroutine.
+func (t *tunnel) start() error {
+	for i, q := range t.queues {
+		pq, ok := q.(tun.Pollable)
+		if !ok {
+			t.wg.Add(1)
+			go t.transmit(q)
+			continue
+		}
+		p := t.engine.pollers[(int(t.vni)+i)%len(t.engine.pollers)]
+		slot, err := p.add(t, pq)
+		if err != nil {
+			t.unpoll()
+			return err
+		}
+		t.polled = append(t.polled, polled{p, slot})
 	}
+	return nil
+}
+
+// unpoll takes the queues from the pollers.
+func (t *tunnel) unpoll() {
+	for _, p := range t.polled {
+		p.poller.remove(p.slot, t)
+	}
+	t.polled = nil
 }
 
 func (t *tunnel) stop() error {
+	t.unpoll()
 	err := t.dev.Close()
 	t.wg.Wait()
 	return err

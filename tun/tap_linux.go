@@ -6,16 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"kohaku/encap"
 )
 
 // Options says what OpenTAP is to make.
@@ -98,15 +93,18 @@ func openTAP(name string, o Options) (_ *tap, err error) {
 			d.Close()
 		}
 	}()
+	// Go's own poller has registered the files. It would be woken for every
+	// frame, beside whoever waits here, so the descriptors are taken from it.
 	for _, f := range link.Fds {
-		q := &tapQueue{dev: d, file: f}
-		q.bind()
+		q, qerr := newTAPQueue(d, f)
+		if qerr != nil {
+			err = errors.Join(err, qerr)
+			continue
+		}
 		d.queues = append(d.queues, q)
 	}
-	for _, q := range d.queues {
-		if q.(*tapQueue).rc, err = q.(*tapQueue).file.SyscallConn(); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	if d.offloads, err = d.setOffloads(o.TSO, o.USO); err != nil {
 		return nil, err
@@ -185,7 +183,6 @@ type tap struct {
 	offloads Offloads
 	queues   []Queue
 
-	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -197,9 +194,8 @@ func (d *tap) Offloads() Offloads    { return d.offloads }
 
 func (d *tap) Close() error {
 	d.closeOnce.Do(func() {
-		d.closed.Store(true)
 		for _, q := range d.queues {
-			d.closeErr = errors.Join(d.closeErr, q.(*tapQueue).file.Close())
+			d.closeErr = errors.Join(d.closeErr, q.(*tapQueue).close())
 		}
 	})
 	return d.closeErr
@@ -207,11 +203,13 @@ func (d *tap) Close() error {
 
 // control runs fn with the descriptor of queue i.
 func (d *tap) control(i int, fn func(fd int) error) error {
-	var err error
-	if cerr := d.queues[i].(*tapQueue).rc.Control(func(fd uintptr) { err = fn(int(fd)) }); cerr != nil {
-		return cerr
+	q := d.queues[i].(*tapQueue)
+	q.rmu.Lock()
+	defer q.rmu.Unlock()
+	if q.closed.Load() {
+		return net.ErrClosed
 	}
-	return err
+	return fn(q.fd)
 }
 
 // setOffloads asks for the most first and for less when the kernel refuses.
@@ -244,114 +242,4 @@ func (d *tap) setOffloads(tso, uso bool) (Offloads, error) {
 		}
 	}
 	return Offloads{}, fmt.Errorf("set offloads: %w", err)
-}
-
-// A tapQueue is one descriptor of the device. Its file keeps the descriptor
-// from being closed, and its number from being reused, under a system call.
-type tapQueue struct {
-	dev  *tap
-	file *os.File
-	rc   syscall.RawConn
-
-	// For the reader alone. The closures are made once, since one made per
-	// call would be an allocation per call.
-	waited    bool
-	readBuf   []byte
-	readN     int
-	readErrno error
-	waitFn    func(uintptr) bool
-	readFn    func(uintptr)
-
-	wmu      sync.Mutex
-	hdr      [vnetHdrLen]byte
-	iov      []unix.Iovec
-	writeErr error
-	writeFn  func(uintptr)
-}
-
-func (q *tapQueue) bind() {
-	q.waitFn = func(fd uintptr) bool {
-		if q.waited {
-			return true
-		}
-		// Readiness that came before this call was forgotten when the call
-		// began, so it has to be asked for once.
-		q.waited = true
-		return readable(int(fd))
-	}
-	q.readFn = func(fd uintptr) { q.readN, q.readErrno = rawRead(int(fd), q.readBuf) }
-	q.writeFn = func(fd uintptr) { q.writeErr = rawWritev(int(fd), q.iov) }
-}
-
-func (q *tapQueue) Wait() error {
-	q.waited = false
-	if err := q.rc.Read(q.waitFn); err != nil {
-		return q.dev.fileError(err)
-	}
-	return nil
-}
-
-// fileError explains why a descriptor could not be used. After Close that is
-// an error of internal/poll that cannot be named, hence the flag.
-func (d *tap) fileError(err error) error {
-	if d.closed.Load() {
-		return fmt.Errorf("%s: %w", d.name, net.ErrClosed)
-	}
-	return fmt.Errorf("%s: %w", d.name, err)
-}
-
-func (q *tapQueue) Read(arena []byte, frames []Frame) (n int, err error) {
-	for n < len(frames) && len(arena) >= MinArena {
-		q.readBuf = arena[:MinArena]
-		err := q.rc.Control(q.readFn)
-		q.readBuf = nil
-		switch {
-		case err != nil:
-			return n, q.dev.fileError(err)
-		case q.readErrno == unix.EAGAIN:
-			return n, nil
-		case q.readErrno != nil:
-			return n, fmt.Errorf("%s: %w: read: %w", q.dev.name, ErrGone, q.readErrno)
-		}
-		got := arena[:q.readN:q.readN]
-		if len(got) <= vnetHdrLen {
-			continue
-		}
-		o, ok := parseVnetHdr(got)
-		if !ok {
-			continue // a kind of super-frame that nobody asked for
-		}
-		frames[n] = Frame{Buf: got, Offload: o}
-		n++
-		if o.GSO != encap.GSONone {
-			return n, nil // large enough to be worth a send of its own
-		}
-		// Keep the next frame as aligned as this one.
-		arena = arena[min((q.readN+7)&^7, len(arena)):]
-	}
-	return n, nil
-}
-
-func (q *tapQueue) Write(frames []encap.Run) (int, error) {
-	q.wmu.Lock()
-	defer q.wmu.Unlock()
-	for i := range frames {
-		r := &frames[i]
-		putVnetHdr(q.hdr[:], r.Offload)
-		q.iov = appendIovec(q.iov[:0], q.hdr[:])
-		for _, p := range r.Parts {
-			q.iov = appendIovec(q.iov, p)
-		}
-		if err := q.rc.Control(q.writeFn); err != nil {
-			return i, q.dev.fileError(err)
-		}
-		switch q.writeErr {
-		case nil:
-		case unix.EBADFD, unix.ENODEV:
-			return i, fmt.Errorf("%s: %w: write: %w", q.dev.name, ErrGone, q.writeErr)
-		default:
-			return i, &WriteError{q.dev.name, r.Offload.GSO != encap.GSONone, q.writeErr}
-		}
-	}
-	return len(frames), nil
 }

@@ -83,6 +83,16 @@ type Queue interface {
 	Write(frames []encap.Run) (n int, err error)
 }
 
+// A Pollable is a Queue on a descriptor, so that a caller can wait for many
+// queues at once, with epoll(7), instead of calling Wait.
+type Pollable interface {
+	Queue
+	// Descriptor becomes readable when Read would return frames or an error.
+	// It is the queue's: not to be closed or read, and not to be used once the
+	// device's Close was called.
+	Descriptor() int
+}
+
 // Offloads says which super-frames a device passes in and takes.
 type Offloads struct {
 	TSO bool // TCP over IPv4 and IPv6

@@ -44,6 +44,9 @@ type Config struct {
 	// Backlog is how many written frames wait for Received before Write
 	// refuses more, as a kernel's queue would; 0: 1024.
 	Backlog int
+	// Pollable gives the queues a descriptor (tun.Pollable). Linux only; New
+	// panics elsewhere.
+	Pollable bool
 }
 
 // New returns an open device.
@@ -55,6 +58,10 @@ func New(c Config) *Device {
 	for i := range max(c.Queues, 1) {
 		q := &queue{dev: d, index: i}
 		q.cond = sync.NewCond(&d.mu)
+		if c.Pollable {
+			d.queues = append(d.queues, newPollable(q))
+			continue
+		}
 		d.queues = append(d.queues, q)
 	}
 	return d
@@ -74,11 +81,11 @@ func (d *Device) Offloads() tun.Offloads { return d.offloads }
 
 // Inject queues a copy of frame for the reader of queue i.
 func (d *Device) Inject(i int, frame []byte, o encap.Offload) {
-	q := d.queues[i].(*queue)
+	q := d.queues[i].(inner).base()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	q.pending = append(q.pending, Frame{Data: append([]byte(nil), frame...), Offload: o})
-	q.cond.Broadcast()
+	q.wake()
 }
 
 // Received is what was written to the device, over all queues.
@@ -105,15 +112,29 @@ func (d *Device) end(err error, closed bool) {
 	defer d.mu.Unlock()
 	d.fail, d.closed = err, d.closed || closed
 	for _, q := range d.queues {
-		q.(*queue).cond.Broadcast()
+		q.(inner).base().wake()
 	}
 }
+
+// inner is both kinds of queues.
+type inner interface{ base() *queue }
 
 type queue struct {
 	dev     *Device
 	index   int
 	cond    *sync.Cond // on dev.mu
 	pending []Frame
+	signal  func(readable bool) // of a pollable queue, else nil
+}
+
+func (q *queue) base() *queue { return q }
+
+// wake tells the reader that there is something to see. Guarded by dev.mu.
+func (q *queue) wake() {
+	q.cond.Broadcast()
+	if q.signal != nil {
+		q.signal(true)
+	}
 }
 
 func (q *queue) Wait() error {
@@ -142,6 +163,9 @@ func (q *queue) Read(arena []byte, frames []tun.Frame) (n int, err error) {
 		frames[n] = tun.Frame{Buf: buf, Offload: p.Offload}
 		n++
 		arena = arena[len(buf):]
+	}
+	if len(q.pending) == 0 && q.signal != nil {
+		q.signal(false)
 	}
 	return n, nil
 }

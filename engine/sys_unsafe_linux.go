@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System calls on messages, without the allocations of the wrappers in x/sys.
-// All descriptors are non-blocking.
+// System calls without the allocations of the wrappers in x/sys. Those that
+// cannot block are made without telling Go's scheduler, for which a call is
+// otherwise an occasion to hand the processor to another thread.
 
 // mmsghdr is struct mmsghdr.
 type mmsghdr struct {
@@ -38,16 +39,34 @@ func newInMessages() *inMessages {
 	return in
 }
 
-// recvmmsg fills in, without blocking, and returns how many messages came. Only
-// the headers that the call before filled need to be made ready again.
+// recvmmsg blocks until a message has come, fills in with what else is there,
+// and returns how many. Only the headers that the call before filled, or all at
+// first, need to be made ready again.
 func recvmmsg(fd int, in *inMessages, used int) (int, error) {
+	if !in.ready {
+		in.ready, used = true, len(in.hdrs)
+	}
 	for i := range in.hdrs[:used] {
 		h := &in.hdrs[i].hdr
 		h.Namelen = uint32(len(in.names[i].b))
 		h.SetControllen(rxControl)
 	}
 	for {
-		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_WAITFORONE, 0, 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// epollWait is epoll_wait(2) without a time limit.
+func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
+	for {
+		n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
 		switch e {
 		case 0:
 			return int(n), nil
@@ -76,7 +95,7 @@ func (m *rawMessage) set(dest *sockaddr, iov []unix.Iovec, control []byte) {
 // sendmsg is sendmsg(2) without blocking.
 func sendmsg(fd int, m *rawMessage) unix.Errno {
 	for {
-		_, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if e != unix.EINTR {
 			return e
 		}
