@@ -28,7 +28,8 @@ const (
 	DropDeviceGone      // received: the device was deleted
 	DropDeviceRefused   // received: the device refused the frame
 	DropBadOffload      // from the device: described in a way its bytes contradict
-	DropTooLong         // sent: larger than the underlay takes
+	DropTooLong         // sent: larger than the underlay takes; an IP sender was told
+	DropLoop            // from the device: one of our own datagrams, so the route to the peer leads into the tunnel
 	DropNoRoute         // sent: no route to the peer, or no neighbour
 	DropSocketFull      // sent: the socket's buffer stayed full
 	DropSendRefused     // sent: the kernel refused for another reason (a firewall, say)
@@ -53,6 +54,7 @@ var dropNames = [numDrops]string{
 	DropDeviceRefused:   "device_refused",
 	DropBadOffload:      "bad_offload",
 	DropTooLong:         "too_long",
+	DropLoop:            "loop",
 	DropNoRoute:         "no_route",
 	DropSocketFull:      "socket_full",
 	DropSendRefused:     "send_refused",

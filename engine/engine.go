@@ -31,6 +31,9 @@ type Config struct {
 	// receive offload (5.12) for UDP. Where the kernel has neither, or
 	// refuses, the engine does without.
 	UDPGSO, UDPGRO bool
+	// ZeroChecksum6 accepts datagrams over IPv6 without a UDP checksum (RFC
+	// 6935), as some VTEPs send them. Over IPv4 they are always accepted.
+	ZeroChecksum6 bool
 	// Log gets what an administrator should see; nil discards it.
 	Log *slog.Logger
 }
@@ -56,6 +59,23 @@ type Peer struct {
 	// peer may send from. IPv6 link-local and unspecified addresses are always
 	// allowed, since address resolution needs them.
 	Sources []netip.Prefix
+	Outer
+}
+
+// Outer says how a tunnel's outer IP headers look. The zero value is what the
+// kernel's driver does by default.
+type Outer struct {
+	// TTL is the hop limit; 0 means the system's default, usually 64.
+	TTL uint8
+	// TOS is the TOS or traffic class. Its two low bits are not used: the ECN
+	// field is always the inner packet's (RFC 6040).
+	TOS uint8
+	// InheritTOS copies the DSCP of inner IP packets instead; TOS is then for
+	// frames that are not IP.
+	InheritTOS bool
+	// DF sets "don't fragment" on IPv4, so that no router cuts a datagram in
+	// two: what is larger than the path takes is dropped, and its sender told.
+	DF bool
 }
 
 // Errors of Add, Update and Remove.
@@ -79,16 +99,17 @@ type Engine struct {
 	port uint16
 	log  *slog.Logger
 
-	receivers []*receiver
-	source4   []*sourceSocket // empty when the family is not in use
-	source6   []*sourceSocket
-	pollers   []*poller
-	contexts  chan *txContext // tokens; nil ones are made when first borrowed
-	failures  chan Failure
-	drops     dropCounters // those that belong to no tunnel
-	gsoOff    atomic.Bool
-	groOn     bool
-	rxWG      sync.WaitGroup
+	receivers     []*receiver
+	sources       sourcePools
+	path          pathProbe
+	pollers       []*poller
+	contexts      chan *txContext // tokens; nil ones are made when first borrowed
+	failures      chan Failure
+	drops         dropCounters // those that belong to no tunnel
+	gsoOff        atomic.Bool
+	groOn         bool
+	zeroChecksum6 bool
+	rxWG          sync.WaitGroup
 
 	tunnels atomic.Pointer[map[encap.VNI]*tunnel]
 
@@ -109,10 +130,11 @@ func New(c Config) (*Engine, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		port:     c.Port,
-		log:      c.Log,
-		contexts: make(chan *txContext, max(2*runtime.GOMAXPROCS(0), 4)),
-		failures: make(chan Failure, 1024),
+		port:          c.Port,
+		log:           c.Log,
+		contexts:      make(chan *txContext, max(2*runtime.GOMAXPROCS(0), 4)),
+		failures:      make(chan Failure, 1024),
+		zeroChecksum6: c.ZeroChecksum6,
 	}
 	for range cap(e.contexts) {
 		e.contexts <- nil
@@ -120,6 +142,7 @@ func New(c Config) (*Engine, error) {
 	e.gsoOff.Store(!c.UDPGSO || !kernelHasUDPGSO())
 	e.groOn = c.UDPGRO && kernelHasUDPGRO()
 	e.tunnels.Store(&map[encap.VNI]*tunnel{})
+	e.path.init()
 
 	if err := e.openSockets(c); err != nil {
 		e.closeSockets()
@@ -154,14 +177,14 @@ func (e *Engine) Add(t Tunnel) error {
 	if !t.VNI.Valid() {
 		return fmt.Errorf("add tunnel: VNI %d: must be 0 to %d", t.VNI, encap.MaxVNI)
 	}
-	p, err := e.newPeer(t.Peer)
-	if err != nil {
-		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, err)
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return ErrClosed
+	}
+	p, err := e.newPeer(t.Peer)
+	if err != nil {
+		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, err)
 	}
 	old := *e.tunnels.Load()
 	if _, ok := old[t.VNI]; ok {
@@ -180,15 +203,15 @@ func (e *Engine) Add(t Tunnel) error {
 
 // Update gives a tunnel another peer, while traffic flows.
 func (e *Engine) Update(v encap.VNI, p Peer) error {
-	np, err := e.newPeer(p)
-	if err != nil {
-		return fmt.Errorf("update tunnel with VNI %d: %w", v, err)
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := (*e.tunnels.Load())[v]
 	if t == nil {
 		return fmt.Errorf("update tunnel with VNI %d: %w", v, ErrNoTunnel)
+	}
+	np, err := e.newPeer(p)
+	if err != nil {
+		return fmt.Errorf("update tunnel with VNI %d: %w", v, err)
 	}
 	t.peer.Store(np)
 	return nil

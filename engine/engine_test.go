@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"kohaku/encap"
@@ -600,6 +601,89 @@ func TestGSORefused(t *testing.T) {
 		}
 	}
 	eventually(t, "counted once each", func() bool { return p.e[0].Tunnels()[0].Tx.Frames == 3 })
+}
+
+// What the outer header says, as a plain UDP socket in the peer's place sees it.
+func TestOuterHeader(t *testing.T) {
+	plain := udpFrame(1, []byte("x"))
+	ect0 := udpFrame(1, []byte("x"))
+	ect0[15] = 0xb8 | 2 // expedited forwarding, ECT(0)
+	arp := make([]byte, 42)
+	arp[12], arp[13] = 8, 6
+	for name, c := range map[string]struct {
+		outer    Outer
+		frame    []byte
+		ttl, tos int
+	}{
+		"default":              {Outer{}, plain, 64, 0},
+		"ECN copied":           {Outer{}, ect0, 64, 2},
+		"TTL":                  {Outer{TTL: 7}, plain, 7, 0},
+		"TOS":                  {Outer{TOS: 0x28 | 3}, plain, 64, 0x28},
+		"TOS with inner ECN":   {Outer{TOS: 0x28}, ect0, 64, 0x28 | 2},
+		"inherited":            {Outer{TOS: 0x28, InheritTOS: true}, ect0, 64, 0xb8 | 2},
+		"nothing to inherit":   {Outer{TOS: 0x28, InheritTOS: true}, arp, 64, 0x28},
+		"all, and DF":          {Outer{TTL: 9, TOS: 4, DF: true}, ect0, 9, 4 | 2},
+		"TTL of a super-frame": {Outer{TTL: 9}, nil, 9, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.ListenPacket("udp4", "127.0.0.2:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			pc := ipv4.NewPacketConn(l)
+			if err := pc.SetControlMessage(ipv4.FlagTTL, true); err != nil {
+				t.Fatal(err)
+			}
+			if rc, err := l.(*net.UDPConn).SyscallConn(); err != nil {
+				t.Fatal(err)
+			} else if err := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1) }); err != nil {
+				t.Fatal(err)
+			}
+			e, err := New(Config{Port: l.LocalAddr().(*net.UDPAddr).AddrPort().Port(), Listen: addrs[:1], UDPGSO: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			d := tuntest.New(tuntest.Config{Name: "x"})
+			if err := e.Add(Tunnel{VNI: 1, Device: d, Peer: Peer{Remote: addrs[1], Local: addrs[0], Outer: c.outer}}); err != nil {
+				t.Fatal(err)
+			}
+			if f, o := tcpSuper(pattern(3000), 1000); c.frame == nil {
+				d.Inject(0, f, o)
+			} else {
+				d.Inject(0, c.frame, encap.Offload{})
+			}
+			buf, oob := make([]byte, 9000), make([]byte, 200)
+			l.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, n, _, from, err := l.(*net.UDPConn).ReadMsgUDPAddrPort(buf, oob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from.Addr() != addrs[0] {
+				t.Errorf("it came from %s", from)
+			}
+			got := map[int32]int{}
+			eachCmsg(oob[:n], func(_, typ int32, data []byte) { got[typ] = int(data[0]) })
+			if got[unix.IP_TTL] != c.ttl || got[unix.IP_TOS] != c.tos {
+				t.Errorf("TTL %d TOS %#x, want %d and %#x", got[unix.IP_TTL], got[unix.IP_TOS], c.ttl, c.tos)
+			}
+		})
+	}
+}
+
+// A datagram of ours that comes back into the tunnel would be wrapped for ever.
+func TestLoop(t *testing.T) {
+	p := newPair(t, allOffloads)
+	d := p.tunnel(5, tun.Offloads{})
+	f := udpFrame(1, []byte("x"))
+	copy(f[30:34], addrs[1].AsSlice())
+	binary.BigEndian.PutUint16(f[36:], p.port)
+	d[0].Inject(0, f, encap.Offload{})
+	eventually(t, "counted", func() bool { return p.e[0].Tunnels()[0].Drops["loop"] == 1 })
+	if n := p.e[0].Tunnels()[0].Tx.Frames; n != 0 {
+		t.Errorf("%d frames were sent", n)
+	}
 }
 
 func TestNoDescriptorLeak(t *testing.T) {

@@ -128,11 +128,12 @@ func eachCmsg(b []byte, fn func(level, typ int32, data []byte)) {
 }
 
 const (
-	solUDP     = 17
-	udpSegment = 103 // UDP_SEGMENT, include/uapi/linux/udp.h
-	udpGRO     = 104 // UDP_GRO
+	solUDP        = 17
+	udpSegment    = 103 // UDP_SEGMENT, include/uapi/linux/udp.h
+	udpGRO        = 104 // UDP_GRO
+	udpNoCheck6RX = 102 // UDP_NO_CHECK6_RX
 
-	maxControl = 40 + 24 + 24 // pktinfo, TOS, UDP_SEGMENT
+	maxControl = 40 + 24 + 24 + 24 // pktinfo, TTL, TOS, UDP_SEGMENT
 )
 
 // An outMessage collects datagrams of one size, the last possibly shorter, for
@@ -142,14 +143,14 @@ type outMessage struct {
 	count int    // datagrams
 	size  int    // of each but the last
 	flow  uint32 // hash of the first
-	ecn   encap.ECN
+	tos   uint8
 	bytes int
 	ended bool // a shorter one was added, so nothing may follow
 
 	dest    sockaddr
 	v6      bool
 	control [maxControl]byte
-	nSrc    int // bytes of control that hold the source address
+	nFixed  int // bytes of control that are the same for all of the peer's
 	raw     rawMessage
 }
 
@@ -158,7 +159,15 @@ func (m *outMessage) init() { m.iov = make([]unix.Iovec, 0, 2*encap.MaxSegments)
 // start turns to a peer. Nothing may be collected at that time.
 func (m *outMessage) start(p *peer) {
 	m.dest, m.v6 = p.dest, p.v6
-	m.nSrc = copy(m.control[:], p.src.b[:p.src.n])
+	m.nFixed = copy(m.control[:], p.src.b[:p.src.n])
+	if p.TTL != 0 {
+		level, typ := int32(unix.IPPROTO_IP), int32(unix.IP_TTL)
+		if p.v6 {
+			level, typ = unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT
+		}
+		binary.NativeEndian.PutUint32(putCmsg(m.control[m.nFixed:], level, typ, 4), uint32(p.TTL))
+		m.nFixed += unix.CmsgSpace(4)
+	}
 	m.reset()
 }
 
@@ -169,15 +178,15 @@ func (m *outMessage) reset() {
 
 // fits reports whether one more datagram of n bytes can leave in the same
 // call.
-func (m *outMessage) fits(flow uint32, ecn encap.ECN, n int) bool {
+func (m *outMessage) fits(flow uint32, tos uint8, n int) bool {
 	return m.count == 0 ||
 		!m.ended && n <= m.size && m.count < encap.MaxSegments && m.bytes+n <= maxUDPSend &&
-			flow%sourceSockets == m.flow%sourceSockets && ecn == m.ecn
+			flow%sourceSockets == m.flow%sourceSockets && tos == m.tos
 }
 
-func (m *outMessage) addDatagram(flow uint32, ecn encap.ECN, d []byte) {
+func (m *outMessage) addDatagram(flow uint32, tos uint8, d []byte) {
 	if m.count == 0 {
-		m.flow, m.ecn, m.size = flow, ecn, len(d)
+		m.flow, m.tos, m.size = flow, tos, len(d)
 	}
 	m.iov = appendIovec(m.iov, d)
 	m.count++
@@ -187,23 +196,22 @@ func (m *outMessage) addDatagram(flow uint32, ecn encap.ECN, d []byte) {
 
 // addParts takes n datagrams of size bytes (the last possibly shorter) as
 // encap.Cutter gives them; no part crosses from one into the next.
-func (m *outMessage) addParts(flow uint32, ecn encap.ECN, parts [][]byte, n, size int) {
-	m.flow, m.ecn, m.size, m.count = flow, ecn, size, n
+func (m *outMessage) addParts(flow uint32, tos uint8, parts [][]byte, n, size int) {
+	m.flow, m.tos, m.size, m.count = flow, tos, size, n
 	for _, p := range parts {
 		m.iov = appendIovec(m.iov, p)
 	}
 }
 
-// fillControl writes the control messages behind the source address. The
-// outer ECN field is the inner one's copy (RFC 6040 section 4.1, normal mode).
+// fillControl writes the control messages behind the fixed ones.
 func (m *outMessage) fillControl(segment bool) []byte {
-	n := m.nSrc
-	if m.ecn != encap.NotECT {
+	n := m.nFixed
+	if m.tos != 0 {
 		level, typ := int32(unix.IPPROTO_IP), int32(unix.IP_TOS)
 		if m.v6 {
 			level, typ = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
 		}
-		binary.NativeEndian.PutUint32(putCmsg(m.control[n:], level, typ, 4), uint32(m.ecn))
+		binary.NativeEndian.PutUint32(putCmsg(m.control[n:], level, typ, 4), uint32(m.tos))
 		n += unix.CmsgSpace(4)
 	}
 	if segment {

@@ -12,11 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sourceSockets is how many source ports, per address family, flows are
-// spread over. RFC 7348 section 4 wants the port to depend on the inner flow,
-// so that an underlay that spreads load by 5-tuple sees many.
-const sourceSockets = 16
-
 // socketBuffer is what both directions ask for. A super-frame takes about
 // twice its length of it.
 const socketBuffer = 8 << 20
@@ -37,16 +32,8 @@ func (e *Engine) openSockets(c Config) error {
 		if err != nil {
 			return err
 		}
-		pool := &e.source4
-		if a.Is6() {
-			pool = &e.source6
-		}
-		for len(*pool) < sourceSockets {
-			s, err := openSource(a.Is6())
-			if err != nil {
-				return fmt.Errorf("open a UDP socket to send from: %w", err)
-			}
-			*pool = append(*pool, s)
+		if _, err := e.sources.get(a.Is6(), false); err != nil {
+			return fmt.Errorf("open a UDP socket to send from: %w", err)
 		}
 	}
 	return nil
@@ -56,9 +43,8 @@ func (e *Engine) closeSockets() {
 	for _, r := range e.receivers {
 		unix.Close(r.sock.fd)
 	}
-	for _, s := range append(e.source4, e.source6...) {
-		unix.Close(s.fd)
-	}
+	e.sources.close()
+	e.path.close()
 }
 
 // openReceivers opens n sockets that share one port. The first is bound alone,
@@ -121,6 +107,11 @@ func (e *Engine) bindReceiver(fd int, at netip.AddrPort, joins, shares bool) err
 	if err != nil {
 		return err
 	}
+	if at.Addr().Is6() && e.zeroChecksum6 {
+		if err := unix.SetsockoptInt(fd, solUDP, udpNoCheck6RX, 1); err != nil {
+			return fmt.Errorf("accept datagrams without a checksum: %w", err)
+		}
+	}
 	if e.groOn {
 		if err := unix.SetsockoptInt(fd, solUDP, udpGRO, 1); err != nil {
 			e.log.Warn("the kernel refuses UDP_GRO, receiving datagrams one by one", "error", err)
@@ -160,51 +151,6 @@ func udpSocket(v6 bool, flags int) (fd int, err error) {
 		}
 	}
 	return fd, nil
-}
-
-// A sourceSocket is one that datagrams leave from.
-type sourceSocket struct{ fd int }
-
-func openSource(v6 bool) (*sourceSocket, error) {
-	fd, err := udpSocket(v6, unix.SOCK_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{}
-	if v6 {
-		sa = &unix.SockaddrInet6{}
-	}
-	// Nobody has business sending to this port, so the kernel is told to drop
-	// what arrives before it fills a buffer that nobody reads.
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
-	if err == nil {
-		err = unix.Bind(fd, sa)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return &sourceSocket{fd}, nil
-}
-
-// sendPatience is how long a full socket buffer is waited for, in
-// milliseconds, before the frames are dropped.
-const sendPatience = 20
-
-// send sends one message. The errors are those of sendmsg(2), comparable with
-// ==. The descriptor stays open as long as any transmitter lives.
-func (s *sourceSocket) send(m *rawMessage) error {
-	e := sendmsg(s.fd, m)
-	if e == unix.EAGAIN {
-		p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
-		_, _ = unix.Poll(p, sendPatience) // whether it helped, the next line tells
-		e = sendmsg(s.fd, m)
-	}
-	if e != 0 {
-		return e
-	}
-	return nil
 }
 
 // An rxSocket is one socket on the VXLAN port.

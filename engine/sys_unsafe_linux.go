@@ -63,6 +63,12 @@ func recvmmsg(fd int, in *inMessages, used int) (int, error) {
 	}
 }
 
+// connect is connect(2) of a datagram socket, which cannot block.
+func connect(fd int, to *sockaddr) unix.Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.b)), uintptr(to.n))
+	return e
+}
+
 // epollWait is epoll_wait(2) without a time limit.
 func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
 	for {

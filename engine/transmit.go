@@ -31,6 +31,7 @@ type txContext struct {
 	cut    encap.Cutter
 	parts  [][]byte
 	msg    outMessage
+	answer [encap.MaxTooBig]byte
 }
 
 func newTxContext(e *Engine) *txContext {
@@ -80,7 +81,7 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 	for range drainBudget {
 		n, err := q.Read(c.arena, c.frames)
 		if n > 0 {
-			c.sendFrames(t, c.frames[:n])
+			c.sendFrames(t, q, c.frames[:n])
 		}
 		if err != nil {
 			return err
@@ -96,9 +97,11 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 }
 
 // sendFrames sends frames of one tunnel in order. All go to one peer, so runs
-// of equal length with one source socket leave in one call each.
-func (c *txContext) sendFrames(t *tunnel, frames []tun.Frame) {
+// of equal length with one source socket leave in one call each. q is where
+// they came from, and takes what the sender has to be told.
+func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 	p := t.peer.Load()
+	mtu := c.engine.path.innerMTU(p)
 	m := &c.msg
 	m.start(p)
 	var bytes, super int
@@ -110,11 +113,15 @@ func (c *txContext) sendFrames(t *tunnel, frames []tun.Frame) {
 			continue
 		}
 		bytes += len(data)
-		flow := encap.FlowHash(data)
-		var ecn encap.ECN
-		if tos, ok := encap.TOS(data); ok {
-			ecn = encap.ECN(tos & 3)
+		if mtu > 0 && len(data) > int(mtu)+encap.EthernetLen && c.tooLarge(t, q, f, mtu) {
+			continue
 		}
+		if d, ok := encap.UDPDestination(data); ok && d.Port() == c.engine.port && d.Addr() == p.Remote {
+			t.drops.add(DropLoop, 1)
+			continue
+		}
+		flow := encap.FlowHash(data)
+		tos := p.outerTOS(data)
 		pkt := f.Buf[tun.Headroom-encap.HeaderLen:]
 		if f.Offload.GSO != encap.GSONone {
 			super++
@@ -123,7 +130,7 @@ func (c *txContext) sendFrames(t *tunnel, frames []tun.Frame) {
 				t.drops.add(DropBadOffload, 1)
 				continue
 			}
-			c.sendSuper(t, p, flow, ecn)
+			c.sendSuper(t, p, flow, tos)
 			continue
 		}
 		if err := encap.FinishChecksum(data, f.Offload); err != nil {
@@ -131,10 +138,10 @@ func (c *txContext) sendFrames(t *tunnel, frames []tun.Frame) {
 			continue
 		}
 		encap.PutHeader(pkt, t.vni)
-		if !m.fits(flow, ecn, len(pkt)) {
+		if !m.fits(flow, tos, len(pkt)) {
 			c.flush(t, p)
 		}
-		m.addDatagram(flow, ecn, pkt)
+		m.addDatagram(flow, tos, pkt)
 	}
 	c.flush(t, p)
 	t.tx.bytes.Add(uint64(bytes))
@@ -143,10 +150,46 @@ func (c *txContext) sendFrames(t *tunnel, frames []tun.Frame) {
 	}
 }
 
+// outerTOS is the outer TOS for a frame: the ECN field is always the inner
+// packet's (RFC 6040 section 4.1, normal mode).
+func (p *peer) outerTOS(frame []byte) uint8 {
+	outer := p.TOS &^ 3
+	inner, ok := encap.TOS(frame)
+	switch {
+	case !ok:
+		return outer
+	case p.InheritTOS:
+		return inner
+	}
+	return outer | inner&3
+}
+
+// tooLarge deals with a frame, or a super-frame's segments, that the path to
+// the peer does not take whole. It reports whether the frame is done with: its
+// sender was told, or could not be. The kernel's driver does the same
+// (net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu).
+func (c *txContext) tooLarge(t *tunnel, q tun.Queue, f *tun.Frame, mtu encap.InnerMTU) bool {
+	seg := 0
+	if f.Offload.GSO != encap.GSONone {
+		seg = int(f.Offload.SegSize)
+	}
+	switch encap.PacketFit(f.Data(), seg, mtu) {
+	case encap.Fits, encap.Fragmentable: // the outer packet is fragmented, unless DF says otherwise
+		return false
+	}
+	n := encap.TooBig(c.answer[:], f.Data(), mtu)
+	if n == 0 {
+		return false
+	}
+	t.drops.add(DropTooLong, 1)
+	_, _ = q.Write([]encap.Run{{Parts: [][]byte{c.answer[:n]}}}) // a sender that is not told tries again
+	return true
+}
+
 // sendSuper sends the super-frame that c.cut was started with. When it takes
 // more than one call they are made equal, since the receiver merges what
 // arrives in one call and a short rest costs as much as a whole.
-func (c *txContext) sendSuper(t *tunnel, p *peer, flow uint32, ecn encap.ECN) {
+func (c *txContext) sendSuper(t *tunnel, p *peer, flow uint32, tos uint8) {
 	size := c.cut.DatagramLen()
 	per := min(encap.MaxSegments, max(maxUDPSend/size, 1))
 	total := c.cut.Segments()
@@ -158,7 +201,7 @@ func (c *txContext) sendSuper(t *tunnel, p *peer, flow uint32, ecn encap.ECN) {
 		if n == 0 {
 			return
 		}
-		c.msg.addParts(flow, ecn, c.parts, n, size)
+		c.msg.addParts(flow, tos, c.parts, n, size)
 		c.flush(t, p)
 	}
 }
@@ -170,11 +213,7 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 	if n == 0 {
 		return
 	}
-	sockets := c.engine.source4
-	if p.v6 {
-		sockets = c.engine.source6
-	}
-	s := sockets[m.flow%uint32(len(sockets))]
+	s := p.sockets[m.flow%sourceSockets]
 	limit := int(p.gsoLimit.Load())
 	if n > 1 && !c.engine.gsoOff.Load() && (limit == 0 || m.size < limit) {
 		err := s.send(m.segmented())

@@ -52,15 +52,18 @@ type traffic struct {
 // peer is an immutable Peer, prepared for the hot path.
 type peer struct {
 	Peer
-	key  addrKey // of Remote
-	dest sockaddr
-	src  pktinfo
-	v6   bool
+	key     addrKey // of Remote
+	dest    sockaddr
+	src     pktinfo
+	v6      bool
+	sockets []*sourceSocket
+	mtu     pathMTU
 	// Above this datagram length UDP_SEGMENT was refused for this peer, since
 	// the path's MTU is smaller; 0 means no such limit is known.
 	gsoLimit atomic.Int32
 }
 
+// newPeer checks and prepares a peer. Guarded by e.mu.
 func (e *Engine) newPeer(p Peer) (*peer, error) {
 	r := p.Remote
 	switch {
@@ -77,14 +80,18 @@ func (e *Engine) newPeer(p Peer) (*peer, error) {
 		return nil, fmt.Errorf("local address %s and remote address %s are of different families", p.Local, r)
 	case p.Local.IsValid() && p.Local.WithZone("") == r.WithZone(""):
 		return nil, fmt.Errorf("remote address %s is our own: a tunnel to oneself is a loop", r)
-	case r.Is4() && len(e.source4) == 0, r.Is6() && len(e.source6) == 0:
+	case !e.sources.listening(r.Is6()):
 		return nil, fmt.Errorf("remote address %s: the engine listens on no address of this family", r)
 	}
 	dest, key, err := newSockaddr(netip.AddrPortFrom(r, e.port))
 	if err != nil {
 		return nil, err
 	}
-	return &peer{Peer: p, key: key, dest: dest, src: newPktinfo(p.Local), v6: r.Is6()}, nil
+	sockets, err := e.sources.get(r.Is6(), p.DF)
+	if err != nil {
+		return nil, fmt.Errorf("open a UDP socket to send from: %w", err)
+	}
+	return &peer{Peer: p, key: key, dest: dest, src: newPktinfo(p.Local), v6: r.Is6(), sockets: sockets}, nil
 }
 
 // mayUse reports whether the peer may use the frame's inner source address.
