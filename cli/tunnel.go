@@ -154,7 +154,10 @@ func (f *tunnelFlags) deviceFailure(err error) error {
 // dress sets the device up, with its address if one was asked for.
 func (f *tunnelFlags) dress() error {
 	k := link.Kernel{}
-	_, err := k.EnsureUp(f.dev)
+	_, err := k.EnsureNoQueue(f.dev)
+	if err == nil {
+		_, err = k.EnsureUp(f.dev)
+	}
 	if err == nil && f.prefix.IsValid() {
 		_, err = k.EnsureAddrs(f.dev, []netip.Prefix{f.prefix}, nil)
 	}

@@ -31,7 +31,7 @@ func bench(t testing.TB) (*Engine, *tunnel, *receiver, *txContext) {
 	e := p.e[1]
 	c := e.borrow()
 	t.Cleanup(func() { e.giveBack(c) })
-	return e, e.lookup(101), &receiver{engine: e}, c
+	return e, e.lookup(101), newReceiver(e, 0, &e.stages), c
 }
 
 func fromPeer(t testing.TB, e *Engine) addrKey { return e.lookup(101).peer.Load().key }

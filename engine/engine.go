@@ -24,9 +24,9 @@ type Config struct {
 	Listen []netip.Addr
 	// Port is the UDP port, ours and the peers'; 0 means 4789.
 	Port uint16
-	// Receivers is the number of sockets, and so of goroutines, that receive
-	// on each address; 0 means as many as help.
-	Receivers int
+	// Workers is the number of threads that carry frames; 0 means as many as
+	// help. A device with as many queues spreads its flows over them.
+	Workers int
 	// UDPGSO and UDPGRO allow the kernel's segmentation (Linux 4.18) and
 	// receive offload (5.12) for UDP. Where the kernel has neither, or
 	// refuses, the engine does without.
@@ -99,17 +99,19 @@ type Engine struct {
 	port uint16
 	log  *slog.Logger
 
-	receivers     []*receiver
-	sources       sourcePools
-	path          pathProbe
-	pollers       []*poller
-	contexts      chan *txContext // tokens; nil ones are made when first borrowed
-	failures      chan Failure
-	drops         dropCounters // those that belong to no tunnel
-	gsoOff        atomic.Bool
-	groOn         bool
+	// Constant after New.
 	zeroChecksum6 bool
-	rxWG          sync.WaitGroup
+	groOn         bool
+	workers       []*worker
+	sockets       []*rxSocket // all of the workers'
+
+	sources  sourcePools
+	path     pathProbe
+	contexts chan *txContext // tokens; nil ones are made when first borrowed
+	failures chan Failure
+	drops    dropCounters // those that belong to no tunnel
+	stages   stages       // of the contexts in the pool
+	gsoOff   atomic.Bool
 
 	tunnels atomic.Pointer[map[encap.VNI]*tunnel]
 
@@ -123,8 +125,8 @@ func New(c Config) (*Engine, error) {
 	if c.Port == 0 {
 		c.Port = encap.DefaultPort
 	}
-	if c.Receivers == 0 {
-		c.Receivers = min(max(runtime.NumCPU()/2, 1), 8)
+	if c.Workers == 0 {
+		c.Workers = tun.DefaultQueues()
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -144,24 +146,29 @@ func New(c Config) (*Engine, error) {
 	e.tunnels.Store(&map[encap.VNI]*tunnel{})
 	e.path.init()
 
-	if err := e.openSockets(c); err != nil {
+	if err := e.open(c); err != nil {
+		for _, w := range e.workers {
+			w.closeFDs()
+		}
 		e.closeSockets()
 		return nil, err
 	}
-	for range tun.DefaultQueues() {
-		p, err := newPoller(e)
-		if err != nil {
-			e.closePollers()
-			e.closeSockets()
-			return nil, err
-		}
-		e.pollers = append(e.pollers, p)
-	}
-	for _, r := range e.receivers {
-		e.rxWG.Add(1)
-		go r.loop()
+	for _, w := range e.workers {
+		w.start()
 	}
 	return e, nil
+}
+
+// open makes the workers and their sockets, and starts nothing.
+func (e *Engine) open(c Config) error {
+	for i := range c.Workers {
+		w, err := newWorker(e, i)
+		if err != nil {
+			return err
+		}
+		e.workers = append(e.workers, w)
+	}
+	return e.openSockets(c)
 }
 
 // Port returns the UDP port in use.
@@ -251,19 +258,11 @@ func (e *Engine) Close() error {
 	for _, t := range tunnels {
 		err = errors.Join(err, t.stop())
 	}
-	e.closePollers()
-	for _, r := range e.receivers {
-		r.sock.interrupt()
+	for _, w := range e.workers {
+		w.stop()
 	}
-	e.rxWG.Wait()
 	e.closeSockets()
 	return err
-}
-
-func (e *Engine) closePollers() {
-	for _, p := range e.pollers {
-		p.close()
-	}
 }
 
 func (e *Engine) lookup(v encap.VNI) *tunnel { return (*e.tunnels.Load())[v] }

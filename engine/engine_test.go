@@ -490,8 +490,8 @@ func TestPortInUse(t *testing.T) {
 		t.Errorf("%v: does not name the holder, %s", err, want)
 	}
 	// A second engine of the same user must not slip in through SO_REUSEPORT.
-	p := newPair(t, Config{Receivers: 3})
-	if _, err := New(Config{Port: p.port, Listen: addrs[:1], Receivers: 3}); !errors.As(err, &in) {
+	p := newPair(t, Config{Workers: 3})
+	if _, err := New(Config{Port: p.port, Listen: addrs[:1], Workers: 3}); !errors.As(err, &in) {
 		t.Errorf("a second engine on the same port: %v", err)
 	}
 }
@@ -695,7 +695,7 @@ func TestNoDescriptorLeak(t *testing.T) {
 		return len(l)
 	}
 	newOne := func() {
-		e, err := New(Config{Port: freePort(t), Listen: addrs[:1], Receivers: 2, UDPGSO: true, UDPGRO: true})
+		e, err := New(Config{Port: freePort(t), Listen: addrs[:1], Workers: 2, UDPGSO: true, UDPGRO: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,35 +27,28 @@ func (e *PortInUseError) Error() string {
 // Unwrap makes errors.Is(err, unix.EADDRINUSE) true.
 func (e *PortInUseError) Unwrap() error { return unix.EADDRINUSE }
 
-// portHolder finds who has a UDP port of this network namespace. A socket
-// without an inode belongs to the kernel.
+// portHolder finds who has a UDP port of this network namespace. A kernel VXLAN
+// device's socket stands in the table like any other, but no process has it.
 func portHolder(at netip.AddrPort) string {
-	const kernel = "the kernel, most likely a kernel VXLAN device (ip -d link show type vxlan lists them; ip link delete NAME removes one)"
 	// thread-self, since this thread may be in another namespace than the
 	// process's first one.
 	for _, table := range []string{"udp", "udp6"} {
-		inodes, found := socketInodes("/proc/thread-self/net/"+table, at.Port())
-		for _, inode := range inodes {
-			if inode == "0" {
-				return kernel
-			}
+		for _, inode := range socketInodes("/proc/thread-self/net/"+table, at.Port()) {
 			if who := socketOwner(inode); who != "" {
 				return who
 			}
 		}
-		if found {
-			return "a process that cannot be seen from here (another user's, or in another container); ss -ulpn as root shows it"
-		}
 	}
-	return kernel
+	return "no process that can be seen from here: most likely a kernel VXLAN device (ip -d link show type vxlan lists them, " +
+		"ip link delete NAME removes one), else a process of another user or in a container (ss -ulpn as root)"
 }
 
 // socketInodes lists the inodes of the sockets bound to port in a table of
 // /proc/net.
-func socketInodes(table string, port uint16) (inodes []string, found bool) {
+func socketInodes(table string, port uint16) (inodes []string) {
 	f, err := os.Open(table)
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	defer f.Close()
 	want := fmt.Sprintf(":%04X", port)
@@ -65,7 +58,7 @@ func socketInodes(table string, port uint16) (inodes []string, found bool) {
 			inodes = append(inodes, fields[9])
 		}
 	}
-	return inodes, len(inodes) > 0
+	return inodes
 }
 
 // socketOwner finds a process that has the socket open.

@@ -260,7 +260,7 @@ type inMessages struct {
 	names   []sockaddr
 	buffers []byte
 	control []byte
-	ready   bool // all headers were made ready once
+	used    int // headers that have to be made ready before the next call
 }
 
 // at decodes message i.

@@ -5,7 +5,6 @@ package engine
 import (
 	"errors"
 	"net"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -18,12 +17,12 @@ const (
 	rxBuffer   = 1 << 16 // no datagram, merged or not, is longer
 )
 
-// A receiver is one socket on the VXLAN port, with the goroutine that reads it
-// and all memory that this takes.
+// A receiver is the half of a worker that takes datagrams to devices, with all
+// memory that this takes.
 type receiver struct {
 	engine *Engine
-	index  int
-	sock   *rxSocket
+	stages *stages
+	index  int // of the worker
 	in     *inMessages
 	merger encap.Merger
 
@@ -36,24 +35,33 @@ type receiver struct {
 	split *splitter
 }
 
-// loop has a thread of its own, for the reason that a poller has one.
-func (r *receiver) loop() {
-	defer r.engine.rxWG.Done()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for {
-		n, err := r.sock.receive(r.in)
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				r.engine.log.Error("VXLAN socket failed, its receiver ends", "error", err)
+func newReceiver(e *Engine, index int, s *stages) *receiver {
+	return &receiver{engine: e, stages: s, index: index, in: newInMessages()}
+}
+
+// rxBudget bounds how many batches a busy socket keeps a worker from the rest.
+const rxBudget = 8
+
+// serve receives what is there, up to the budget, and delivers it.
+func (r *receiver) serve(s *rxSocket) {
+	for range rxBudget {
+		n, e := recvmmsg(s.fd, r.in)
+		if e != 0 {
+			if e != unix.EAGAIN {
+				s.note(r.engine.log, e)
 			}
 			return
 		}
+		r.stages.receives.Add(1)
+		r.stages.messages.Add(uint64(n))
 		for i := range n {
 			r.message(r.in.at(i))
 		}
 		r.deliver()
 		r.account(nil)
+		if n < rxMessages {
+			return
+		}
 	}
 }
 
@@ -136,6 +144,7 @@ func (r *receiver) datagram(d []byte, m *inMessage) {
 // account writes down what was counted for the tunnel before and turns to t.
 func (r *receiver) account(t *tunnel) {
 	if r.last != nil && r.frames > 0 {
+		r.stages.received.Add(r.frames)
 		r.last.rx.frames.Add(r.frames)
 		r.last.rx.bytes.Add(r.bytes)
 	}
@@ -160,8 +169,9 @@ func (r *receiver) deliver() {
 
 // write passes runs to the tunnel's device.
 func (r *receiver) write(t *tunnel, runs []encap.Run) {
-	var super, partial uint64
+	var super, partial, frames uint64
 	for i := range runs {
+		frames += uint64(runs[i].Frames)
 		runs[i].Finish()
 		if runs[i].Frames > 1 {
 			super++
@@ -176,6 +186,8 @@ func (r *receiver) write(t *tunnel, runs []encap.Run) {
 	if partial > 0 {
 		t.rx.partial.Add(partial)
 	}
+	r.stages.writes.Add(uint64(len(runs)))
+	r.stages.written.Add(frames)
 	q := t.queues[r.index%len(t.queues)]
 	for len(runs) > 0 {
 		n, err := q.Write(runs)

@@ -5,9 +5,8 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"net"
+	"log/slog"
 	"net/netip"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +24,7 @@ func (e *Engine) openSockets(c Config) error {
 	}
 	for _, a := range addrs {
 		a = a.Unmap()
-		err := e.openReceivers(a, c.Receivers)
+		err := e.openReceivers(a, len(e.workers))
 		if len(c.Listen) == 0 && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			continue // a kernel without IPv6, or with IPv6 switched off
 		}
@@ -40,20 +39,21 @@ func (e *Engine) openSockets(c Config) error {
 }
 
 func (e *Engine) closeSockets() {
-	for _, r := range e.receivers {
-		unix.Close(r.sock.fd)
+	for _, s := range e.sockets {
+		unix.Close(s.fd)
 	}
+	e.sockets = nil
 	e.sources.close()
 	e.path.close()
 }
 
-// openReceivers opens n sockets that share one port. The first is bound alone,
+// openReceivers opens n sockets that share one port, one for each worker. The first is bound alone,
 // since SO_REUSEPORT would let us in beside another program of the same user,
 // and each would get half of the traffic.
 func (e *Engine) openReceivers(a netip.Addr, n int) error {
 	at := netip.AddrPortFrom(a, e.port)
 	for i := range n {
-		fd, err := udpSocket(a.Is6(), 0)
+		fd, err := udpSocket(a.Is6())
 		if err != nil {
 			return fmt.Errorf("open a UDP socket for %s: %w", at, err)
 		}
@@ -64,7 +64,11 @@ func (e *Engine) openReceivers(a netip.Addr, n int) error {
 			}
 			return fmt.Errorf("listen on UDP %s: %w", at, err)
 		}
-		e.receivers = append(e.receivers, &receiver{engine: e, index: i, sock: &rxSocket{fd: fd}, in: newInMessages()})
+		s := &rxSocket{fd: fd}
+		e.sockets = append(e.sockets, s)
+		if err := e.workers[i].listen(s); err != nil {
+			return fmt.Errorf("listen on UDP %s: %w", at, err)
+		}
 	}
 	return nil
 }
@@ -124,12 +128,12 @@ func (e *Engine) bindReceiver(fd int, at netip.AddrPort, joins, shares bool) err
 // udpSocket opens a socket whose datagrams leave without DF, so that an
 // underlay with a smaller MTU than was reckoned with may fragment them: the
 // kernel's driver does the same (df unset).
-func udpSocket(v6 bool, flags int) (fd int, err error) {
+func udpSocket(v6 bool) (fd int, err error) {
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
 	}
-	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|flags, unix.IPPROTO_UDP)
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 	if err != nil {
 		return -1, err
 	}
@@ -155,34 +159,19 @@ func udpSocket(v6 bool, flags int) (fd int, err error) {
 
 // An rxSocket is one socket on the VXLAN port.
 type rxSocket struct {
-	fd     int
-	closed atomic.Bool
-	used   int // headers of the messages that have to be made ready
+	fd       int
+	complain bool // an error was logged
 }
 
-// interrupt makes receive return net.ErrClosed, now and from now on.
-func (s *rxSocket) interrupt() {
-	s.closed.Store(true)
-	// ENOTCONN, but it ends a receive under way all the same (net/ipv4/af_inet.c,
-	// inet_shutdown, has that on purpose).
-	_ = unix.Shutdown(s.fd, unix.SHUT_RD)
-}
-
-// receive blocks until messages have come and returns how many. Errors that the
-// kernel reports about datagrams sent earlier are passed over.
-func (s *rxSocket) receive(in *inMessages) (int, error) {
-	for {
-		n, err := recvmmsg(s.fd, in, s.used)
-		s.used = n
-		switch {
-		case s.closed.Load():
-			return 0, net.ErrClosed
-		case err == nil:
-			return n, nil
-		case err == unix.ECONNREFUSED, err == unix.EHOSTUNREACH, err == unix.ENETUNREACH,
-			err == unix.EMSGSIZE, err == unix.ENOMEM, err == unix.ENOBUFS:
-		default:
-			return 0, err
-		}
+// note deals with an error of receiving. Most are the kernel's reports about
+// datagrams sent earlier and concern nobody here; what is left is said once.
+func (s *rxSocket) note(log *slog.Logger, e unix.Errno) {
+	switch e {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.ENOMEM, unix.ENOBUFS:
+		return
+	}
+	if !s.complain {
+		s.complain = true
+		log.Error("the VXLAN socket fails", "error", e)
 	}
 }

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +77,7 @@ func (p *sourcePools) close() {
 type sourceSocket struct{ fd int }
 
 func openSource(v6, df bool) (*sourceSocket, error) {
-	fd, err := udpSocket(v6, unix.SOCK_NONBLOCK)
+	fd, err := udpSocket(v6)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +111,14 @@ const sendPatience = 20
 
 // send sends one message. The errors are those of sendmsg(2), comparable with
 // ==. The descriptor stays open as long as any transmitter lives.
-func (s *sourceSocket) send(m *rawMessage) error {
+func (s *sourceSocket) send(m *rawMessage, st *stages) error {
+	st.sends.Add(1)
 	e := sendmsg(s.fd, m)
 	if e == unix.EAGAIN {
+		since := time.Now()
 		p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
-		_, _ = unix.Poll(p, sendPatience) // whether it helped, the next line tells
+		_, _ = unix.Poll(p, sendPatience) // whether it helped, the next send tells
+		st.noteBlocked(since)
 		e = sendmsg(s.fd, m)
 	}
 	if e != 0 {

@@ -36,12 +36,13 @@ type TunnelStats struct {
 
 // Stats is a snapshot of what belongs to no single tunnel.
 type Stats struct {
-	Port      uint16            `json:"port"`
-	Tunnels   int               `json:"tunnels"`
-	Receivers int               `json:"receivers"`
-	UDPGSO    bool              `json:"udp_gso"` // in force now
-	UDPGRO    bool              `json:"udp_gro"`
-	Drops     map[string]uint64 `json:"drops,omitempty"`
+	Port    uint16            `json:"port"`
+	Tunnels int               `json:"tunnels"`
+	Workers int               `json:"workers"`
+	UDPGSO  bool              `json:"udp_gso"` // in force now
+	UDPGRO  bool              `json:"udp_gro"`
+	Drops   map[string]uint64 `json:"drops,omitempty"`
+	Stages  Stages            `json:"stages"`
 }
 
 func (c *traffic) snapshot() Counters {
@@ -70,8 +71,13 @@ func (e *Engine) Tunnels() []TunnelStats {
 
 // Stats returns a snapshot of the engine.
 func (e *Engine) Stats() Stats {
-	return Stats{
-		Port: e.port, Tunnels: len(*e.tunnels.Load()), Receivers: len(e.receivers),
+	s := Stats{
+		Port: e.port, Tunnels: len(*e.tunnels.Load()), Workers: len(e.workers),
 		UDPGSO: !e.gsoOff.Load(), UDPGRO: e.groOn, Drops: e.drops.nonZero(),
 	}
+	e.stages.addTo(&s.Stages)
+	for _, w := range e.workers {
+		w.stages.addTo(&s.Stages)
+	}
+	return s
 }

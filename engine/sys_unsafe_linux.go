@@ -25,6 +25,7 @@ func newInMessages() *inMessages {
 		names:   make([]sockaddr, rxMessages),
 		buffers: make([]byte, rxMessages*rxBuffer),
 		control: make([]byte, rxMessages*rxControl),
+		used:    rxMessages,
 	}
 	iov := make([]unix.Iovec, rxMessages)
 	for i := range in.hdrs {
@@ -39,23 +40,22 @@ func newInMessages() *inMessages {
 	return in
 }
 
-// recvmmsg blocks until a message has come, fills in with what else is there,
-// and returns how many. Only the headers that the call before filled, or all at
+// recvmmsg fills in with what is there, without blocking, and returns how many
+// messages that is. Only the headers that the call before filled, or all at
 // first, need to be made ready again.
-func recvmmsg(fd int, in *inMessages, used int) (int, error) {
-	if !in.ready {
-		in.ready, used = true, len(in.hdrs)
-	}
-	for i := range in.hdrs[:used] {
+func recvmmsg(fd int, in *inMessages) (int, unix.Errno) {
+	for i := range in.hdrs[:in.used] {
 		h := &in.hdrs[i].hdr
 		h.Namelen = uint32(len(in.names[i].b))
 		h.SetControllen(rxControl)
 	}
+	in.used = 0
 	for {
-		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_WAITFORONE, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
-			return int(n), nil
+			in.used = int(n)
+			return int(n), 0
 		case unix.EINTR:
 		default:
 			return 0, e

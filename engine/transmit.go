@@ -22,10 +22,11 @@ const (
 )
 
 // A txContext is everything that turning frames into datagrams needs. Each
-// poller has one, and at most cap(Engine.contexts) more exist for queues without
+// worker has one, and at most cap(Engine.contexts) more exist for queues without
 // a descriptor, however many tunnels there are.
 type txContext struct {
 	engine *Engine
+	stages *stages
 	arena  []byte
 	frames []tun.Frame
 	cut    encap.Cutter
@@ -34,9 +35,10 @@ type txContext struct {
 	answer [encap.MaxTooBig]byte
 }
 
-func newTxContext(e *Engine) *txContext {
+func newTxContext(e *Engine, s *stages) *txContext {
 	c := &txContext{
 		engine: e,
+		stages: s,
 		arena:  make([]byte, txArena),
 		frames: make([]tun.Frame, txFrames),
 		parts:  make([][]byte, 0, 2*encap.MaxSegments),
@@ -49,7 +51,7 @@ func (e *Engine) borrow() *txContext {
 	if c := <-e.contexts; c != nil {
 		return c
 	}
-	return newTxContext(e)
+	return newTxContext(e, &e.stages)
 }
 
 func (e *Engine) giveBack(c *txContext) { e.contexts <- c }
@@ -81,6 +83,8 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 	for range drainBudget {
 		n, err := q.Read(c.arena, c.frames)
 		if n > 0 {
+			c.stages.reads.Add(1)
+			c.stages.framesRead.Add(uint64(n))
 			c.sendFrames(t, q, c.frames[:n])
 		}
 		if err != nil {
@@ -216,11 +220,12 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 	s := p.sockets[m.flow%sourceSockets]
 	limit := int(p.gsoLimit.Load())
 	if n > 1 && !c.engine.gsoOff.Load() && (limit == 0 || m.size < limit) {
-		err := s.send(m.segmented())
+		err := s.send(m.segmented(), c.stages)
 		t.tx.calls.Add(1)
 		switch err {
 		case nil:
 			t.tx.frames.Add(uint64(n))
+			c.stages.sent.Add(uint64(n))
 			m.reset()
 			return
 		case unix.EIO:
@@ -241,13 +246,14 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 	}
 	// Nothing of the batch has left: UDP_SEGMENT sends all or nothing.
 	m.eachDatagram(func(d *rawMessage) {
-		err := s.send(d)
+		err := s.send(d, c.stages)
 		t.tx.calls.Add(1)
 		if err != nil {
 			t.drops.add(sendDrop(err), 1)
 			return
 		}
 		t.tx.frames.Add(1)
+		c.stages.sent.Add(1)
 	})
 	m.reset()
 }

@@ -34,9 +34,9 @@ type tunnel struct {
 	polled  []polled       // the other queues; for start and stop alone
 }
 
-// polled is where a poller has a queue.
+// polled is where a worker has a queue.
 type polled struct {
-	poller *poller
+	worker *worker
 	slot   int
 }
 
@@ -118,8 +118,10 @@ func newTunnel(e *Engine, v encap.VNI, d tun.Device) *tunnel {
 	return t
 }
 
-// start begins to read the queues: those with a descriptor by the pollers, the
-// others each by a goroutine.
+// start begins to read the queues: those with a descriptor by the workers, the
+// others each by a goroutine. Worker i serves queue i, since what it writes to
+// that queue makes the kernel answer there (drivers/net/tun.c, tun_flow_update);
+// with fewer queues than workers, tunnels are spread.
 func (t *tunnel) start() error {
 	for i, q := range t.queues {
 		pq, ok := q.(tun.Pollable)
@@ -128,21 +130,25 @@ func (t *tunnel) start() error {
 			go t.transmit(q)
 			continue
 		}
-		p := t.engine.pollers[(int(t.vni)+i)%len(t.engine.pollers)]
-		slot, err := p.add(t, pq)
+		workers := t.engine.workers
+		w := workers[i%len(workers)]
+		if len(t.queues) < len(workers) {
+			w = workers[(int(t.vni)+i)%len(workers)]
+		}
+		slot, err := w.add(t, pq)
 		if err != nil {
 			t.unpoll()
 			return err
 		}
-		t.polled = append(t.polled, polled{p, slot})
+		t.polled = append(t.polled, polled{w, slot})
 	}
 	return nil
 }
 
-// unpoll takes the queues from the pollers.
+// unpoll takes the queues from the workers.
 func (t *tunnel) unpoll() {
 	for _, p := range t.polled {
-		p.poller.remove(p.slot, t)
+		p.worker.remove(p.slot, t)
 	}
 	t.polled = nil
 }

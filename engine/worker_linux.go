@@ -14,27 +14,31 @@ import (
 	"kohaku/tun"
 )
 
-// A poller is one thread that serves the device queues of many tunnels: it
-// sleeps in epoll_wait(2) on all of them, and reads and sends what comes.
+// A worker is one thread that carries frames both ways: it sleeps in epoll_wait(2)
+// on a UDP socket for each address listened on and on device queues of all
+// tunnels, and does what there is to do. Its buffers are its own.
 //
-// A thread of its own, rather than a goroutine that Go's poller wakes, since
-// every wake-up through Go's scheduler also wakes a second thread to look for
-// more work. On two cores that cost a seventh of the throughput and doubled the
-// round trip.
-type poller struct {
+// A thread rather than goroutines that Go's poller wakes, since every wake-up
+// through Go's scheduler also wakes a second thread to look for more work. Both
+// directions in one thread, since what answers a frame (an acknowledgement, a
+// reply) tends to come while the thread is still awake.
+type worker struct {
 	engine *Engine
 	epoll  int
-	wake   int // eventfd; readable means that the poller is to end
-	ctx    *txContext
+	wake   int // eventfd; readable means that the worker is to end
+	rx     *receiver
+	tx     *txContext
+	socks  []*rxSocket // closed by the engine
+	stages stages
 	done   chan struct{}
 
 	// mu is held while a queue is served, so whoever has removed a queue under
-	// it knows that the poller does not touch the queue any more.
+	// it knows that the worker does not touch the queue any more.
 	mu    sync.Mutex
 	slots []pollSlot
 }
 
-// pollSlot is a place in poller.slots. An event names the slot and the
+// pollSlot is a place in worker.slots. An event names the slot and the
 // generation, so one that was under way when its queue was removed is known.
 type pollSlot struct {
 	t          *tunnel // nil: free
@@ -42,49 +46,71 @@ type pollSlot struct {
 	generation int32
 }
 
-// wakeSlot is what the poller's own eventfd is registered as.
-const wakeSlot = -1
+// What is not a slot in an event's Fd: the worker's own eventfd, and below it
+// the sockets.
+const (
+	wakeEvent   = -1
+	socketEvent = -2 // of socks[0]; socks[i] has socketEvent-i
+)
 
-func newPoller(e *Engine) (*poller, error) {
-	p := &poller{engine: e, ctx: newTxContext(e), done: make(chan struct{})}
+func newWorker(e *Engine, index int) (*worker, error) {
+	w := &worker{engine: e, wake: -1, done: make(chan struct{})}
+	w.rx, w.tx = newReceiver(e, index, &w.stages), newTxContext(e, &w.stages)
 	var err error
-	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make an epoll instance: %w", err)
 	}
-	if p.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(p.epoll)
+	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		err = w.watch(w.wake, wakeEvent, 0)
+	}
+	if err != nil {
+		w.closeFDs()
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, p.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
-		unix.Close(p.epoll)
-		unix.Close(p.wake)
-		return nil, fmt.Errorf("watch an eventfd: %w", err)
-	}
-	go p.loop()
-	return p, nil
+	return w, nil
 }
 
-// close ends the thread. All queues must have been removed.
-func (p *poller) close() {
-	_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	<-p.done
-	unix.Close(p.epoll)
-	unix.Close(p.wake)
+func (w *worker) watch(fd, event int, generation int32) error {
+	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(event), Pad: generation})
+}
+
+// listen makes the worker receive from a socket. Only before start.
+func (w *worker) listen(s *rxSocket) error {
+	if err := w.watch(s.fd, socketEvent-len(w.socks), 0); err != nil {
+		return fmt.Errorf("watch a UDP socket: %w", err)
+	}
+	w.socks = append(w.socks, s)
+	return nil
+}
+
+func (w *worker) closeFDs() {
+	unix.Close(w.epoll)
+	if w.wake >= 0 {
+		unix.Close(w.wake)
+	}
+}
+
+// stop ends the thread, which start has begun. All queues must have been
+// removed.
+func (w *worker) stop() {
+	_, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	<-w.done
+	w.closeFDs()
 }
 
 // add starts to serve q and returns its slot.
-func (p *poller) add(t *tunnel, q tun.Pollable) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (w *worker) add(t *tunnel, q tun.Pollable) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	slot := 0
-	for slot < len(p.slots) && p.slots[slot].t != nil {
+	for slot < len(w.slots) && w.slots[slot].t != nil {
 		slot++
 	}
-	if slot == len(p.slots) {
-		p.slots = append(p.slots, pollSlot{})
+	if slot == len(w.slots) {
+		w.slots = append(w.slots, pollSlot{})
 	}
-	s := &p.slots[slot]
-	err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, q.Descriptor(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(slot), Pad: s.generation})
+	s := &w.slots[slot]
+	err := w.watch(q.Descriptor(), slot, s.generation)
 	if err != nil {
 		return 0, fmt.Errorf("watch device %s: %w", t.dev.Name(), err)
 	}
@@ -95,56 +121,63 @@ func (p *poller) add(t *tunnel, q tun.Pollable) (int, error) {
 // remove ends the service of what add put into slot. When it returns the poller
 // does not use the queue any more. Removing twice is harmless as long as the
 // slot was not given to another, hence t.
-func (p *poller) remove(slot int, t *tunnel) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.slots[slot].t == t {
-		p.drop(slot)
+func (w *worker) remove(slot int, t *tunnel) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.slots[slot].t == t {
+		w.drop(slot)
 	}
 }
 
 // drop frees a slot. Guarded by mu.
-func (p *poller) drop(slot int) {
-	s := &p.slots[slot]
-	_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, s.q.Descriptor(), nil) // fails only for what is not watched
+func (w *worker) drop(slot int) {
+	s := &w.slots[slot]
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, s.q.Descriptor(), nil) // fails only for what is not watched
 	s.t, s.q = nil, nil
 	s.generation++
 }
 
-func (p *poller) loop() {
+func (w *worker) start() { go w.loop() }
+
+func (w *worker) loop() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer close(p.done)
+	defer close(w.done)
 	events := make([]unix.EpollEvent, 64)
 	for {
-		n, err := epollWait(p.epoll, events)
+		n, err := epollWait(w.epoll, events)
+		w.stages.waits.Add(1)
 		if err != nil {
-			p.engine.log.Error("VXLAN transmitter ends", "error", fmt.Errorf("wait for frames: %w", err))
+			w.engine.log.Error("VXLAN worker ends, nothing is carried any more", "error", fmt.Errorf("wait for frames: %w", err))
 			return
 		}
 		for _, ev := range events[:n] {
-			if ev.Fd == wakeSlot {
+			switch {
+			case ev.Fd >= 0:
+				w.serve(int(ev.Fd), ev.Pad)
+			case ev.Fd == wakeEvent:
 				return
+			default:
+				w.rx.serve(w.socks[socketEvent-ev.Fd])
 			}
-			p.serve(int(ev.Fd), ev.Pad)
 		}
 	}
 }
 
 // serve sends what the queue in slot holds.
-func (p *poller) serve(slot int, generation int32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := &p.slots[slot]
+func (w *worker) serve(slot int, generation int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &w.slots[slot]
 	if s.t == nil || s.generation != generation {
 		return
 	}
-	err := p.ctx.drain(s.t, s.q)
+	err := w.tx.drain(s.t, s.q)
 	if err == nil {
 		return
 	}
 	t := s.t
-	p.drop(slot) // it would be reported as readable for ever
+	w.drop(slot) // it would be reported as readable for ever
 	if !errors.Is(err, net.ErrClosed) {
 		t.fail(err)
 	}
