@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"runtime/pprof"
+	"sync"
+	"time"
+
+	"kohaku/encap"
+	"kohaku/engine"
+	"kohaku/internal/link"
+	"kohaku/perf"
+	"kohaku/tun"
+)
+
+// request is one line to an agent: exactly one field is set. Every request has
+// one answer.
+type request struct {
+	Serve   *serveRequest   `json:"serve,omitempty"`
+	Measure *measureRequest `json:"measure,omitempty"`
+	Tunnels *tunnelsRequest `json:"tunnels,omitempty"`
+	Stats   bool            `json:"stats,omitempty"`
+}
+
+// serveRequest starts a perf server on all addresses of the agent's machine.
+type serveRequest struct{}
+
+// measureRequest runs one workload.
+type measureRequest struct {
+	Workload string
+	From, To netip.Addr
+	Time     time.Duration
+}
+
+// tunnelsRequest starts an engine with tunnels.
+type tunnelsRequest struct {
+	Listen  netip.Addr
+	Port    uint16
+	Tunnels []tunnelEnd
+	Profile string // file for a processor profile of the engine's life; empty: none
+}
+
+// tunnelEnd is one machine's end of a tunnel.
+type tunnelEnd struct {
+	Device        string
+	VNI           uint32
+	Local, Remote netip.Addr // underlay
+	Address       netip.Prefix
+	MTU           int
+}
+
+// answer is one line from an agent.
+type answer struct {
+	Error   string               `json:"error,omitempty"`
+	Reading *Reading             `json:"reading,omitempty"`
+	Tunnels []engine.TunnelStats `json:"tunnels,omitempty"`
+}
+
+// Agent is the program of one machine of the lab: it does what the lines on in
+// ask for and answers on out, until in ends or ctx is done. It is started by Run,
+// in a machine's namespace.
+func Agent(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &agent{ctx: ctx}
+	defer a.wg.Wait()
+	defer a.close()
+	defer cancel()
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	enc := json.NewEncoder(out)
+	for lines.Scan() {
+		var r request
+		var ans answer
+		err := json.Unmarshal(lines.Bytes(), &r)
+		if err == nil {
+			err = a.do(&r, &ans)
+		}
+		if err != nil {
+			ans.Error = err.Error()
+		}
+		if err := enc.Encode(&ans); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+type agent struct {
+	ctx     context.Context
+	wg      sync.WaitGroup
+	engine  *engine.Engine
+	profile *os.File
+}
+
+func (a *agent) do(r *request, ans *answer) error {
+	switch {
+	case r.Serve != nil:
+		return a.serve()
+	case r.Measure != nil:
+		reading, err := a.measure(r.Measure)
+		ans.Reading = reading
+		return err
+	case r.Tunnels != nil:
+		return a.tunnels(r.Tunnels)
+	case r.Stats && a.engine != nil:
+		ans.Tunnels = a.engine.Tunnels()
+		return nil
+	}
+	return errors.New("the request asks for nothing")
+}
+
+// serve starts a server and returns when it listens.
+func (a *agent) serve() error {
+	ready := make(chan error, 2)
+	a.wg.Go(func() {
+		ready <- perf.Serve(a.ctx, perf.ServerConfig{OnListen: func(netip.AddrPort) { ready <- nil }})
+	})
+	return <-ready
+}
+
+func (a *agent) measure(m *measureRequest) (*Reading, error) {
+	w, ok := workload(m.Workload)
+	if !ok {
+		return nil, fmt.Errorf("no workload %q", m.Workload)
+	}
+	cfg := w.config
+	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time
+	cfg.ConnectTimeout = 3 * time.Second
+	if cfg.Mode == perf.Throughput {
+		cfg.Omit = warmUp
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, m.Time+30*time.Second)
+	defer cancel()
+	r, err := perf.RunClient(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	reading, err := w.read(r)
+	if err != nil {
+		return nil, err
+	}
+	return &reading, nil
+}
+
+// tunnels starts our data plane, as the daemons and `kohaku tunnel` do.
+func (a *agent) tunnels(t *tunnelsRequest) error {
+	if t.Profile != "" {
+		f, err := os.Create(t.Profile)
+		if err != nil {
+			return err
+		}
+		a.profile = f
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+	}
+	e, err := engine.New(engine.Config{Listen: []netip.Addr{t.Listen}, Port: t.Port, UDPGSO: true, UDPGRO: true})
+	if err != nil {
+		return err
+	}
+	a.engine = e
+	k := link.Kernel{}
+	for _, end := range t.Tunnels {
+		dev, err := tun.OpenTAP(end.Device, tun.Options{MTU: end.MTU, TSO: true, USO: true})
+		if err != nil {
+			return err
+		}
+		err = e.Add(engine.Tunnel{
+			VNI: encap.VNI(end.VNI), Device: dev,
+			Peer: engine.Peer{Remote: end.Remote, Local: end.Local},
+		})
+		if err != nil {
+			dev.Close()
+			return err
+		}
+		if _, err := k.EnsureUp(end.Device); err != nil {
+			return err
+		}
+		if _, err := k.EnsureAddrs(end.Device, []netip.Prefix{end.Address}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *agent) close() {
+	if a.engine != nil {
+		a.engine.Close()
+	}
+	if a.profile != nil {
+		pprof.StopCPUProfile()
+		a.profile.Close()
+	}
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestMedianAndSpread(t *testing.T) {
+	for _, tt := range []struct {
+		v              []float64
+		median, spread float64
+	}{
+		{nil, 0, 0}, {[]float64{4}, 4, 0}, {[]float64{1, 2, 4}, 2, 1.5}, {[]float64{4, 1, 3, 2}, 2.5, 1.2},
+	} {
+		if m := median(tt.v); m != tt.median {
+			t.Errorf("median of %v: %v, want %v", tt.v, m, tt.median)
+		}
+		if s := spread(tt.v); math.Abs(s-tt.spread) > 1e-9 {
+			t.Errorf("spread of %v: %v, want %v", tt.v, s, tt.spread)
+		}
+	}
+}
+
+// sample makes a report of two data paths with the given values by round; a
+// negative one is a round that failed.
+func sample(workload string, kernel, ours []float64) *Report {
+	o := Options{}
+	if err := o.Check(); err != nil {
+		panic(err)
+	}
+	r := newReport(&o)
+	for path, values := range map[string][]float64{Kernel: kernel, Userspace: ours} {
+		for round, v := range values {
+			if v < 0 {
+				r.add(key{path, Hop, Wire, workload}, round, nil, errors.New("cable cut"))
+				continue
+			}
+			r.add(key{path, Hop, Wire, workload}, round, &answer{Reading: &Reading{
+				Value: v, CPU: 1 / v, Detail: map[string]float64{"p99_us": 7},
+			}}, nil)
+		}
+	}
+	r.finish()
+	return r
+}
+
+// TestRatio asserts that a ratio is taken round by round: a machine that is half
+// as fast in one round changes the medians but not the ratio.
+func TestRatio(t *testing.T) {
+	r := sample("tcp1", []float64{10, 5, 10, 5, 5}, []float64{8, 4, 8, 4, 4})
+	m := r.find(key{Userspace, Hop, Wire, "tcp1"})
+	if math.Abs(m.Ratio-0.8) > 1e-9 || m.RatioSpread > 1e-9 {
+		t.Errorf("ratio %v, spread %v, want 0.8 and 0", m.Ratio, m.RatioSpread)
+	}
+	if m.Value != 4 || m.Spread != 1 || m.Rounds != 5 || m.CPU != 0.25 || m.Detail["p99_us"] != 7 {
+		t.Errorf("%+v", m)
+	}
+	// A round that failed on either side is left out of the ratio.
+	r = sample("tcp1", []float64{10, -1, 20}, []float64{9, 3, -1})
+	m = r.find(key{Userspace, Hop, Wire, "tcp1"})
+	if m.Ratio != 0.9 || m.Rounds != 2 || m.Error != "cable cut" || !r.Failed() {
+		t.Errorf("with failures: %+v", m)
+	}
+	var out bytes.Buffer
+	if err := r.WriteTable(&out); err != nil || !strings.Contains(out.String(), "1 of 3 rounds failed: cable cut") {
+		t.Errorf("the table hides the failure (%v):\n%s", err, out.String())
+	}
+}
+
+func TestAgainst(t *testing.T) {
+	before := sample("tcp1", []float64{10, 10, 10}, []float64{8, 8, 8})
+	for _, tt := range []struct {
+		name          string
+		workload      string
+		before        *Report
+		kernel, ours  []float64
+		worse, better bool
+	}{
+		{"same ratio on a slower machine", "tcp1", before, []float64{5, 5, 5}, []float64{4, 4, 4}, false, false},
+		{"worse", "tcp1", before, []float64{10, 10, 10}, []float64{7, 7, 7}, true, false},
+		{"better", "tcp1", before, []float64{10, 10, 10}, []float64{9, 9, 9}, false, true},
+		{"within five percent", "tcp1", before, []float64{10, 10, 10}, []float64{7.7, 7.7, 7.7}, false, false},
+		{"within the spread", "tcp1", before, []float64{10, 10, 10}, []float64{5.5, 7, 9}, false, false},
+		{"longer round trips", "rr", sample("rr", []float64{20, 20}, []float64{40, 40}), []float64{20, 20}, []float64{50, 50}, true, false},
+		{"shorter round trips", "rr", sample("rr", []float64{20, 20}, []float64{40, 40}), []float64{20, 20}, []float64{30, 30}, false, true},
+	} {
+		changes := sample(tt.workload, tt.kernel, tt.ours).Against(tt.before)
+		var ours *Change
+		for i := range changes {
+			if changes[i].DataPath == Userspace {
+				ours = &changes[i]
+			}
+		}
+		if ours == nil || ours.By != "ratio" || ours.Worse != tt.worse || ours.Better != tt.better {
+			t.Errorf("%s: %+v, want worse %v, better %v", tt.name, ours, tt.worse, tt.better)
+		}
+		if tt.worse && !Worse(changes) {
+			t.Errorf("%s: not said", tt.name)
+		}
+		var out bytes.Buffer
+		if err := WriteChanges(&out, changes); err != nil || strings.Contains(out.String(), "WORSE") != Worse(changes) {
+			t.Errorf("%s (%v):\n%s", tt.name, err, out.String())
+		}
+	}
+	if c := before.Against(sample("tcp4", []float64{1}, []float64{1})); len(c) != 0 {
+		t.Errorf("other workloads are compared: %+v", c)
+	}
+}
+
+func TestReadReport(t *testing.T) {
+	for _, in := range []string{"", "[]", "nonsense", `{"measurements":[null]}`} {
+		if r, err := ReadReport(strings.NewReader(in)); err == nil {
+			t.Errorf("%q: read as %+v", in, r)
+		}
+	}
+}
+
+func TestBar(t *testing.T) {
+	for share, want := range map[float64]string{
+		0: "", 1: strings.Repeat("█", barWidth), 2: strings.Repeat("█", barWidth), 0.5: strings.Repeat("█", barWidth/2), 1e-6: "▏",
+	} {
+		if got := bar(share); got != want {
+			t.Errorf("bar of %v: %q, want %q", share, got, want)
+		}
+	}
+}
+
+// FuzzReadReport asserts that a file of unknown origin cannot break a comparison.
+func FuzzReadReport(f *testing.F) {
+	f.Add([]byte(`{"measurements":[{"datapath":"kernel","topology":"hop","profile":"wire","workload":"tcp1","value":1,"rounds":1,"ratio_to_kernel":1e-300}]}`))
+	f.Add([]byte(`{"measurements":[{"datapath":"userspace","topology":"hop","profile":"wire","workload":"tcp1","value":-1,"rounds":-1}]}`))
+	f.Add([]byte(`{}`))
+	now := sample("tcp1", []float64{10, 10}, []float64{8, 8})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := ReadReport(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := WriteChanges(&out, now.Against(r)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
