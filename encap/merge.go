@@ -132,6 +132,66 @@ func (m *Merger) Add(frame []byte, tag uint32, allow Allow) bool {
 	return true
 }
 
+// WholeSuperFrame reports whether frame is a TCP or UDP super-frame: a sender
+// that shares our machine, or its NIC's driver, may have left it to hardware
+// that it never met to cut one. segSize is the size of its segments if known,
+// else 0, and mtu then what a single packet may measure.
+//
+// It looks at lengths alone, and only where they can matter: a true frame of
+// more than mtu bytes (it was fragmented outside) may be taken for a super-frame
+// of TCP, which changes nothing for a byte stream.
+func WholeSuperFrame(frame []byte, segSize int, mtu InnerMTU) bool {
+	t, ok := parseTransport(frame, false)
+	if !ok || t.end != len(frame) {
+		return false
+	}
+	if segSize > 0 {
+		return t.end-t.payload > segSize
+	}
+	return t.proto == protoTCP && t.end-t.l3 > int(mtu) && t.payload-t.l3 < int(mtu)
+}
+
+// AddSuper takes a frame for which WholeSuperFrame is true, with the same
+// arguments. Its checksum may be whole or partial; when it is neither, the frame
+// is passed on as it came. The result is as Add's.
+func (m *Merger) AddSuper(frame []byte, tag uint32, segSize int, mtu InnerMTU) bool {
+	if m.n == MaxRuns {
+		return false
+	}
+	t, ok := parseTransport(frame, false)
+	clear(m.table[:])
+	r := m.push(frame, tag)
+	if !ok {
+		return true
+	}
+	field := t.checksumField()
+	pseudo := t.pseudoSum(frame, t.end-t.l4)
+	switch {
+	case partial(frame, &t):
+		r.Partial = true
+	case verify(frame, &t):
+		binary.BigEndian.PutUint16(frame[field:], pseudo)
+	default:
+		return true
+	}
+	if segSize == 0 {
+		segSize = int(mtu) - (t.payload - t.l3)
+	}
+	r.Offload = Offload{
+		SegSize: uint16(segSize), HdrLen: uint16(t.payload),
+		NeedsCsum: true, CsumStart: uint16(t.l4), CsumOffset: uint16(field - t.l4),
+	}
+	switch {
+	case t.proto == protoUDP:
+		r.Offload.GSO = GSOUDP
+	case t.v6:
+		r.Offload.GSO = GSOTCP6
+	default:
+		r.Offload.GSO = GSOTCP4
+	}
+	return true
+}
+
 func (m *Merger) push(frame []byte, tag uint32) *Run {
 	r := &m.runs[m.n]
 	m.n++

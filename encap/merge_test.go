@@ -222,6 +222,61 @@ func TestPartialChecksum(t *testing.T) {
 	}
 }
 
+// A super-frame that arrives whole leaves as one, and stands for the frames that
+// it would have been cut into; with a whole checksum as with a partial one.
+func TestAddSuper(t *testing.T) {
+	for _, c := range []struct {
+		p   packet
+		seg int // as the kernel tells it; 0 for TCP
+	}{
+		{packet{ttl: 64, df: true, flags: tcpACK | tcpPSH, tcpOpts: make([]byte, 12), payload: make([]byte, 9000)}, 0},
+		{packet{v6: true, ttl: 64, flags: tcpACK, vlans: []uint16{3}, payload: make([]byte, 9000)}, 0},
+		{packet{udp: true, ttl: 64, payload: make([]byte, 9000)}, 1200},
+		{packet{udp: true, v6: true, ttl: 64, payload: make([]byte, 1201)}, 1200},
+	} {
+		seg := c.seg
+		if seg == 0 {
+			l3, _, payload := c.p.headers()
+			seg = 1450 - (payload - l3)
+		}
+		partialFrame, _ := c.p.super(seg)
+		for _, f := range [][]byte{partialFrame, c.p.bytes()} {
+			if !WholeSuperFrame(f, c.seg, 1450) {
+				t.Fatalf("%+v: not recognised", c.p)
+			}
+			var m Merger
+			if !m.AddSuper(bytes.Clone(f), 4, c.seg, 1450) {
+				t.Fatal("no room")
+			}
+			r := &m.Runs()[0]
+			r.Finish()
+			if r.Offload.GSO == GSONone || r.Tag != 4 {
+				t.Fatalf("%+v", r)
+			}
+			equalFrames(t, cutAll(t, bytes.Join(r.Parts, nil), r.Offload, 64), c.p.slowCut(seg))
+		}
+		wrong := c.p.bytes()
+		wrong[len(wrong)-1] ^= 1
+		var m Merger
+		m.AddSuper(bytes.Clone(wrong), 4, c.seg, 1450)
+		if r := m.Runs()[0]; r.Offload != (Offload{}) || !bytes.Equal(r.Parts[0], wrong) {
+			t.Errorf("a frame with a wrong checksum was given a right one: %+v", r.Offload)
+		}
+	}
+	small := packet{ttl: 64, flags: tcpACK, payload: make([]byte, 1410)}
+	udp := packet{udp: true, ttl: 64, payload: make([]byte, 9000)}
+	for name, is := range map[string]bool{
+		"TCP of the MTU":               WholeSuperFrame(small.bytes(), 0, 1450),
+		"UDP without a segment size":   WholeSuperFrame(udp.bytes(), 0, 1450),
+		"UDP no larger than a segment": WholeSuperFrame(udp.bytes(), 9000, 1450),
+		"the first of several":         WholeSuperFrame(append(udp.bytes(), udp.bytes()...), 1000, 1450),
+	} {
+		if is {
+			t.Errorf("%s was taken for a super-frame", name)
+		}
+	}
+}
+
 // Frames of many flows, interleaved, with everything odd thrown in: every frame
 // comes out once, unchanged, in the order of its flow.
 func TestMergeKeepsOrder(t *testing.T) {

@@ -80,12 +80,22 @@ func (r *receiver) message(m inMessage) {
 		r.engine.drops.add(DropHeaderShort, 1)
 		return
 	}
+	// From a kernel VXLAN device on this machine a UDP super-frame comes whole,
+	// with the size of its segments where that of datagrams should be.
+	if seg < len(data) && len(data) > encap.HeaderLen && encap.WholeSuperFrame(data[encap.HeaderLen:], seg, 0) {
+		r.datagram(data, &m, seg)
+		return
+	}
 	for len(data) > 0 {
 		d := data[:min(seg, len(data))]
 		data = data[len(d):]
-		r.datagram(d, &m)
+		r.datagram(d, &m, 0)
 	}
 }
+
+// plainFrame is a length up to which a frame is not suspected of being a whole
+// super-frame, to save the look at the path's MTU: Ethernet's, with two tags.
+const plainFrame = 1500 + encap.EthernetLen + 8
 
 var headerDrops = [...]Drop{
 	encap.HeaderShort:    DropHeaderShort,
@@ -94,8 +104,9 @@ var headerDrops = [...]Drop{
 	encap.HeaderNoFrame:  DropFrameShort,
 }
 
-// datagram checks one datagram and gives its frame to the merger.
-func (r *receiver) datagram(d []byte, m *inMessage) {
+// datagram checks one datagram and gives its frame to the merger. segSize is not
+// 0 for a datagram that holds a whole super-frame with segments of that size.
+func (r *receiver) datagram(d []byte, m *inMessage, segSize int) {
 	vni, fault := encap.ParseHeader(d)
 	if fault != encap.HeaderOK && fault != encap.HeaderNoFrame {
 		r.engine.drops.add(headerDrops[fault], 1)
@@ -134,6 +145,17 @@ func (r *receiver) datagram(d []byte, m *inMessage) {
 	}
 	r.frames++
 	r.bytes += uint64(len(frame))
+	var mtu encap.InnerMTU
+	if segSize == 0 && len(frame) > plainFrame {
+		mtu = r.engine.path.innerMTU(p)
+	}
+	if segSize > 0 || mtu > 0 && encap.WholeSuperFrame(frame, 0, mtu) {
+		if !r.merger.AddSuper(frame, uint32(vni), segSize, mtu) {
+			r.deliver()
+			r.merger.AddSuper(frame, uint32(vni), segSize, mtu)
+		}
+		return
+	}
 	allow := encap.Allow{TCP: t.superTCP.Load(), UDP: t.superUDP.Load()}
 	if !r.merger.Add(frame, uint32(vni), allow) {
 		r.deliver()
@@ -173,7 +195,7 @@ func (r *receiver) write(t *tunnel, runs []encap.Run) {
 	for i := range runs {
 		frames += uint64(runs[i].Frames)
 		runs[i].Finish()
-		if runs[i].Frames > 1 {
+		if runs[i].Offload.GSO != encap.GSONone {
 			super++
 		}
 		if runs[i].Partial {
@@ -190,14 +212,39 @@ func (r *receiver) write(t *tunnel, runs []encap.Run) {
 	r.stages.written.Add(frames)
 	q := t.queues[r.index%len(t.queues)]
 	for len(runs) > 0 {
-		n, err := q.Write(runs)
+		n, err := q.Write(runs[:t.takes(runs)])
 		runs = runs[n:]
-		if err == nil || len(runs) == 0 {
+		switch {
+		case len(runs) == 0:
+			return
+		case err != nil:
+			r.refused(t, q, &runs[0], err)
+		case t.takes(runs[:1]) == 0:
+			r.cutUp(t, q, &runs[0])
+		default:
 			continue
 		}
-		r.refused(t, q, &runs[0], err)
 		runs = runs[1:]
 	}
+}
+
+// takes returns how many of the runs, from the first, the device can take as
+// they are.
+func (t *tunnel) takes(runs []encap.Run) int {
+	for i := range runs {
+		switch runs[i].Offload.GSO {
+		case encap.GSONone:
+		case encap.GSOUDP:
+			if !t.superUDP.Load() {
+				return i
+			}
+		default:
+			if !t.superTCP.Load() {
+				return i
+			}
+		}
+	}
+	return len(runs)
 }
 
 // refused deals with a run that the device did not take.
@@ -235,6 +282,11 @@ func (r *receiver) resend(t *tunnel, q tun.Queue, run *encap.Run, err error) {
 		r.engine.log.Warn("the kernel refuses super-frames, writing single frames from now on",
 			"protocol", kind, "device", t.dev.Name(), "error", err)
 	}
+	r.cutUp(t, q, run)
+}
+
+// cutUp writes a super-frame as single frames.
+func (r *receiver) cutUp(t *tunnel, q tun.Queue, run *encap.Run) {
 	if r.split == nil {
 		r.split = newSplitter()
 	}
