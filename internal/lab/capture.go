@@ -116,9 +116,7 @@ func (c *Capture) run(filter func(Packet) bool) {
 		})
 		switch {
 		case errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded):
-			// Stop was called. Its packets have all been read: raw.Read asks
-			// the socket before it looks at the deadline no more than once, so
-			// drain what is left.
+			// Stop was called. Some of what it wants may still be in the socket.
 			_ = raw.Control(func(fd uintptr) {
 				for {
 					pkt, err := receive(int(fd), buf, oob)

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,9 +22,10 @@ import (
 // is removed from the environment of the program proper, so that a program
 // started inside the lab may enter a lab of its own.
 const (
-	stageEnv   = "KOHAKU_LAB_STAGE"
-	stageInit  = "init"
-	stageInner = "program"
+	stageEnv      = "KOHAKU_LAB_STAGE"
+	stageInit     = "init"
+	stageInitUser = "init-user" // init, in a user namespace made for it
+	stageInner    = "program"
 )
 
 // Descriptors of the init process: the front's end of lifelineFD closes when
@@ -61,7 +63,7 @@ type Options struct {
 // and disappears with the lab, and the working directory is unchanged.
 func Enter(o Options) error {
 	switch os.Getenv(stageEnv) {
-	case stageInit:
+	case stageInit, stageInitUser:
 		runInit() // does not return
 	case stageInner:
 		if err := os.Unsetenv(stageEnv); err != nil {
@@ -87,22 +89,32 @@ func Enter(o Options) error {
 
 // Inside reports whether this process runs in a lab.
 func Inside() bool {
-	_, err := os.Stat(outerPIDFile)
+	_, err := os.Stat(outerFile)
 	return err == nil
 }
 
 // OuterPID returns the process id, as seen from outside, of the lab's init: the
 // process through which nsenter gets in. It returns 0 outside a lab.
 func OuterPID() int {
-	b, err := os.ReadFile(outerPIDFile)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(string(b))
-	if err != nil {
-		return 0
-	}
+	pid, _ := outer()
 	return pid
+}
+
+// outer reads what init has written down: its process id outside, and whether
+// the lab has a user namespace of its own.
+func outer() (pid int, user bool) {
+	b, err := os.ReadFile(outerFile)
+	if err != nil {
+		return 0, false
+	}
+	f := strings.Fields(string(b))
+	if len(f) != 2 {
+		return 0, false
+	}
+	if pid, err = strconv.Atoi(f[0]); err != nil {
+		return 0, false
+	}
+	return pid, f[1] == stageInitUser
 }
 
 // front starts the lab and waits for it. The goroutine keeps its thread until
@@ -142,6 +154,7 @@ func front() (int, error) {
 		cmd.Stdin = os.Stdin
 	}
 	if os.Geteuid() != 0 {
+		cmd.Env = append(os.Environ(), stageEnv+"="+stageInitUser)
 		// Root inside is the caller outside, nothing more. Root itself stays
 		// in the machine's user namespace: elsewhere the kernel loads no eBPF.
 		a := cmd.SysProcAttr

@@ -40,6 +40,16 @@ func roleCommand(role string, ordinary bool) *exec.Cmd {
 	return cmd
 }
 
+// inUserNamespace reports whether uid 0 here is somebody else outside.
+func inUserNamespace() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return false
+	}
+	f := strings.Fields(string(b))
+	return len(f) != 3 || f[0] != "0" || f[1] != "0" || f[2] != "4294967295"
+}
+
 // asEachUser runs a test as root and as an ordinary user.
 func asEachUser(t *testing.T, test func(t *testing.T, ordinary bool)) {
 	for name, ordinary := range map[string]bool{"root": false, "ordinary": true} {
@@ -53,7 +63,7 @@ func TestEnterIsolates(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		want := `uid=0 ppid=1 devices=[lo] run=[kohaku-lab.pid lock netns tmp] temp=/run/tmp stage="" inside=true outer=true` + "\n"
+		want := `uid=0 ppid=1 devices=[lo] run=[kohaku-lab lock netns tmp] temp=/run/tmp stage="" inside=true outer=true` + "\n"
 		if string(out) != want {
 			t.Errorf("got  %swant %s", out, want)
 		}
@@ -118,6 +128,7 @@ func testKill(t *testing.T, victim string, ordinary bool) {
 	cmd.Env = append(cmd.Env, token)
 	lines := startLines(t, cmd)
 	ready := <-lines
+	<-lines // how to enter: TestEnterCommand
 	init, err := strconv.Atoi(strings.TrimPrefix(ready, "ready outer="))
 	if err != nil {
 		t.Fatalf("the program says %q", ready)
@@ -155,6 +166,27 @@ func testKill(t *testing.T, victim string, ordinary bool) {
 			t.Errorf("%s stays in %s", name, netnsDir)
 		}
 	}
+}
+
+// Whoever started a lab gets into its nodes from outside.
+func TestEnterCommand(t *testing.T) {
+	asEachUser(t, func(t *testing.T, ordinary bool) {
+		cmd := roleCommand(roleStay, ordinary)
+		lines := startLines(t, cmd)
+		<-lines
+		args := strings.Fields(<-lines)
+		if len(args) == 0 {
+			t.Fatal("the program printed no command")
+		}
+		nsenter := exec.Command(args[0], append(args[1:len(args)-2:len(args)-2], "sh", "-c", "cat /proc/net/dev")...)
+		nsenter.SysProcAttr = &syscall.SysProcAttr{Credential: cmd.SysProcAttr.Credential}
+		out, err := nsenter.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "eth0") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 }
 
 func TestEnterRefusedNamesTheLimit(t *testing.T) {

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	runDir       = "/run"
-	netnsDir     = "/run/netns"
-	tempDir      = "/run/tmp"
-	outerPIDFile = "/run/kohaku-lab.pid"
+	runDir    = "/run"
+	netnsDir  = "/run/netns"
+	tempDir   = "/run/tmp"
+	outerFile = "/run/kohaku-lab"
 )
 
 // setupError carries a failure from init to the front: errors have no wire
@@ -154,8 +154,8 @@ func setup() error {
 			return &stepError{"make " + dir, err}
 		}
 	}
-	if err := os.WriteFile(outerPIDFile, []byte(outer), 0o644); err != nil {
-		return &stepError{"write " + outerPIDFile, err}
+	if err := os.WriteFile(outerFile, []byte(outer+" "+os.Getenv(stageEnv)+"\n"), 0o644); err != nil {
+		return &stepError{"write " + outerFile, err}
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {

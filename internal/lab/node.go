@@ -160,9 +160,10 @@ func sysctlPath(key string) string {
 // EnterCommand returns the command with which a person gets a shell in the node
 // from outside the lab, as the user who started it.
 func (n *Node) EnterCommand(shell ...string) []string {
-	pid := strconv.Itoa(OuterPID())
+	outerPID, user := outer()
+	pid := strconv.Itoa(outerPID)
 	cmd := []string{"nsenter", "-t", pid}
-	if inUserNamespace() {
+	if user {
 		cmd = append(cmd, "-U", "--preserve-credentials")
 	}
 	cmd = append(cmd, "-m", "-p", "--net=/proc/"+pid+"/root"+n.Path())
@@ -170,16 +171,6 @@ func (n *Node) EnterCommand(shell ...string) []string {
 		shell = []string{"sh"}
 	}
 	return append(cmd, shell...)
-}
-
-// inUserNamespace reports whether uid 0 here is somebody else outside.
-func inUserNamespace() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return false
-	}
-	f := strings.Fields(string(b))
-	return len(f) != 3 || f[0] != "0" || f[1] != "0" || f[2] != "4294967295"
 }
 
 func (n *Node) close() error {

@@ -33,6 +33,9 @@ func (e *EnterError) Error() string {
 func (e *EnterError) Unwrap() error { return e.Err }
 
 func refused(step string, err error) error {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pe.Err // the path is /proc/self/exe, which tells nobody anything
+	}
 	return &EnterError{Step: step, Err: err, Advice: advice(step, err, os.Geteuid() == 0, readSysctl)}
 }
 
@@ -91,8 +94,7 @@ func CheckTUN() error {
 		return f.Close()
 	}
 	e := &EnterError{Step: "open " + tunPath, Err: err}
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		e.Err = pe.Err
 	}
 	switch {

@@ -117,6 +117,7 @@ func playStay() error {
 		}
 	}
 	fmt.Printf("ready outer=%d\n", OuterPID())
+	fmt.Println(strings.Join(a.EnterCommand("uname", "-n"), " "))
 	select {}
 }
 
