@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kohaku/hostd"
+	"kohaku/perf/path/end"
 	"kohaku/runnerd"
 )
 
@@ -69,7 +70,7 @@ and the next start takes them over. Settings: kohaku config show host.`,
 			}
 			return a.runDaemon(c.Context(), "host", cfg.Host.LogLevel, func(ctx context.Context, log *slog.Logger, ready func()) error {
 				logSettings(log, path)
-				return hostd.Run(ctx, cfg, hostd.Options{Log: log, Ready: func(netip.AddrPort) { ready() }})
+				return hostd.Run(ctx, cfg, hostd.Options{Log: log, Meter: end.Meter{}, Ready: func(netip.AddrPort) { ready() }})
 			})
 		},
 	}
@@ -95,7 +96,7 @@ runner.`,
 			}
 			return a.runDaemon(c.Context(), "runner", cfg.Runner.LogLevel, func(ctx context.Context, log *slog.Logger, ready func()) error {
 				logSettings(log, path)
-				return runnerd.Run(ctx, cfg, runnerd.Options{Log: log, Ready: ready, Version: currentVersion().Version})
+				return runnerd.Run(ctx, cfg, runnerd.Options{Log: log, Meter: end.Meter{}, Ready: ready, Version: currentVersion().Version})
 			})
 		},
 	}

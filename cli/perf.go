@@ -26,7 +26,7 @@ either end may be a stock iperf3 (3.12); round trips (--rr) and connection rate
 		Args:    subcommandOnly,
 		RunE:    needSubcommand,
 	}
-	c.AddCommand(a.perfServerCommand(), a.perfClientCommand(), a.perfLabCommand(), a.perfAgentCommand())
+	c.AddCommand(a.perfServerCommand(), a.perfClientCommand(), a.perfPathCommand(), a.perfLabCommand(), a.perfAgentCommand())
 	return c
 }
 

@@ -22,6 +22,12 @@ type pathMTU struct {
 	until atomic.Int64 // when to ask again, in nanoseconds of the probe's clock
 }
 
+// certainlyFits reports, without looking at the clock, whether a frame is no
+// longer than what was found last.
+func (p *pathMTU) certainlyFits(frame int) bool {
+	return frame <= int(p.inner.Load())+encap.EthernetLen
+}
+
 // A pathProbe asks the kernel for the MTU of the route to a peer, what it has
 // learned from routers included: it connects a UDP socket, which sends nothing,
 // and reads IP_MTU. This needs no netlink and no privilege.
@@ -32,6 +38,24 @@ type pathProbe struct {
 }
 
 func (p *pathProbe) init() { p.start, p.fds = time.Now(), [2]int{-1, -1} }
+
+// open opens the socket of a family. It is done when the engine is made, not
+// when first needed, since a socket belongs to the network namespace of the
+// thread that opens it.
+func (p *pathProbe) open(v6 bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	family, i := unix.AF_INET, 0
+	if v6 {
+		family, i = unix.AF_INET6, 1
+	}
+	if p.fds[i] >= 0 {
+		return nil
+	}
+	var err error
+	p.fds[i], err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return err
+}
 
 func (p *pathProbe) close() {
 	p.mu.Lock()
@@ -63,19 +87,12 @@ func (p *pathProbe) innerMTU(to *peer) encap.InnerMTU {
 
 // ask returns the MTU of the route, or 0.
 func (p *pathProbe) ask(to *peer) int {
-	family, level, name, i := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU, 0
+	level, name, i := unix.IPPROTO_IP, unix.IP_MTU, 0
 	if to.v6 {
-		family, level, name, i = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_MTU, 1
+		level, name, i = unix.IPPROTO_IPV6, unix.IPV6_MTU, 1
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fds[i] < 0 {
-		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return 0
-		}
-		p.fds[i] = fd
-	}
 	if connect(p.fds[i], &to.dest) != 0 {
 		return 0
 	}

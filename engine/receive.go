@@ -93,10 +93,6 @@ func (r *receiver) message(m inMessage) {
 	}
 }
 
-// plainFrame is a length up to which a frame is not suspected of being a whole
-// super-frame, to save the look at the path's MTU: Ethernet's, with two tags.
-const plainFrame = 1500 + encap.EthernetLen + 8
-
 var headerDrops = [...]Drop{
 	encap.HeaderShort:    DropHeaderShort,
 	encap.HeaderNoVNI:    DropHeaderNoVNI,
@@ -146,7 +142,7 @@ func (r *receiver) datagram(d []byte, m *inMessage, segSize int) {
 	r.frames++
 	r.bytes += uint64(len(frame))
 	var mtu encap.InnerMTU
-	if segSize == 0 && len(frame) > plainFrame {
+	if segSize == 0 && !p.mtu.certainlyFits(len(frame)) {
 		mtu = r.engine.path.innerMTU(p)
 	}
 	if segSize > 0 || mtu > 0 && encap.WholeSuperFrame(frame, 0, mtu) {

@@ -34,6 +34,9 @@ func (e *Engine) openSockets(c Config) error {
 		if _, err := e.sources.get(a.Is6(), false); err != nil {
 			return fmt.Errorf("open a UDP socket to send from: %w", err)
 		}
+		if err := e.path.open(a.Is6()); err != nil {
+			return fmt.Errorf("open a UDP socket to learn path MTUs with: %w", err)
+		}
 	}
 	return nil
 }

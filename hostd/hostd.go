@@ -57,7 +57,9 @@ type Options struct {
 	Links    Links
 	Firewall Firewall
 	Machine  dataplane.Machine
-	Now      func() time.Time // with a monotonic reading, as time.Now gives it
+	// Meter measures when a person asks the API for it; nil: that is refused.
+	Meter dataplane.Meter
+	Now   func() time.Time // with a monotonic reading, as time.Now gives it
 	// MachineID identifies this machine; empty: package machine finds it.
 	MachineID string
 }
@@ -115,6 +117,7 @@ type Host struct {
 	plane    dataplane.Plane // nil while the overlay is disabled
 	problems *problem.Set
 	start    time.Time
+	perf     *perfDesk
 
 	mu      sync.Mutex
 	table   *allocator
@@ -125,7 +128,7 @@ func newHost(cfg *conf.Host, o Options) *Host {
 	timeout := cfg.Heartbeat.Interval * time.Duration(cfg.Heartbeat.TimeoutFactor)
 	return &Host{
 		cfg: cfg, plan: cfg.Overlay.Subnet, opts: o, log: o.Log, links: o.Links,
-		problems: problem.NewSet(o.Log), start: o.Now(),
+		problems: problem.NewSet(o.Log), start: o.Now(), perf: newPerfDesk(),
 		table:   newAllocator(cfg.Overlay.Subnet.MaxRunners(), timeout),
 		runners: make(map[int]*runner),
 	}
@@ -188,6 +191,7 @@ func Run(ctx context.Context, cfg *conf.Host, opts Options) error {
 	}
 	h.log.Info("the Host ends; VXLAN devices stay for the next start")
 	stop()
+	h.perf.close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if server.Shutdown(grace) != nil {

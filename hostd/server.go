@@ -72,6 +72,7 @@ func (h *Host) handler() http.Handler {
 		a, err := h.cleanup()
 		h.reply(w, a, err)
 	})
+	h.handlePerf(mux)
 	mux.HandleFunc("GET "+api.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
 		h.reply(w, api.Health{Status: "ok"}, nil)
 	})

@@ -79,6 +79,7 @@ type world struct {
 	clock    *clock
 	log      *bytes.Buffer
 	host     *Host
+	meter    dataplane.Meter // nil: the Host cannot measure
 }
 
 func newWorld(t *testing.T) *world {
@@ -94,7 +95,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) options() Options {
 	return Options{
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Links: w.kernel, Firewall: w.firewall, Machine: w.machine,
-		Now: w.clock.Now, MachineID: hostID, Ready: func(netip.AddrPort) {},
+		Now: w.clock.Now, MachineID: hostID, Ready: func(netip.AddrPort) {}, Meter: w.meter,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"kohaku/internal/api"
@@ -27,7 +28,7 @@ func (r *Runner) stayJoined(ctx context.Context) error {
 		}
 		if r.problems.Set("host", err) {
 			retry = r.opts.Retry
-			r.beat(ctx, interval, name)
+			r.stayWith(ctx, interval, name)
 			continue
 		}
 		if !pause(ctx, retry) {
@@ -35,6 +36,16 @@ func (r *Runner) stayJoined(ctx context.Context) error {
 		}
 		retry = min(2*retry, maxRetry)
 	}
+}
+
+// stayWith is the time from one registration to the next.
+func (r *Runner) stayWith(ctx context.Context, interval time.Duration, name string) {
+	perf, end := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { r.answerPerf(perf, name) })
+	r.beat(ctx, interval, name)
+	end()
+	group.Wait()
 }
 
 // join registers once and builds what the Host answers. name is the one to send

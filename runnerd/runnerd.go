@@ -53,6 +53,9 @@ type Firewall interface {
 type HostAPI interface {
 	Register(context.Context, api.RegisterRequest) (api.RegisterAnswer, error)
 	Heartbeat(ctx context.Context, name string, h api.Heartbeat) (api.HeartbeatAnswer, error)
+	// PerfTasks waits for measurements that the Host wants of this Runner.
+	PerfTasks(ctx context.Context, name string, p api.PerfPoll) ([]api.PerfTask, error)
+	PerfReport(ctx context.Context, name string, r api.PerfReport) error
 	// Close drops idle connections; calls after it are allowed.
 	Close()
 }
@@ -70,6 +73,9 @@ type Options struct {
 	Firewall Firewall
 	Machine  dataplane.Machine
 	Host     HostAPI
+	// Meter measures when the Host asks; nil: the Host is not asked whether it
+	// wants anything measured.
+	Meter dataplane.Meter
 	// MachineID identifies this machine; empty: package machine finds it.
 	MachineID string
 	// Retry is the first pause after a failed registration; it doubles up to

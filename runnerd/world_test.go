@@ -17,6 +17,7 @@ import (
 	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/internal/api"
+	"kohaku/internal/dataplane"
 	"kohaku/internal/dataplane/dataplanetest"
 	"kohaku/internal/firewall"
 	"kohaku/internal/link"
@@ -42,6 +43,9 @@ type fakeHost struct {
 	requests  []api.RegisterRequest
 	beats     []api.Heartbeat
 	closes    int
+
+	tasks   chan []api.PerfTask // nil: none ever comes
+	reports chan api.PerfReport
 }
 
 func answerFor(plan conf.Plan, id int) api.RegisterAnswer {
@@ -81,6 +85,26 @@ func (f *fakeHost) Heartbeat(_ context.Context, name string, h api.Heartbeat) (a
 	f.beats = append(f.beats, h)
 	err := f.beatError
 	return f.beat, err
+}
+
+func (f *fakeHost) PerfTasks(ctx context.Context, name string, p api.PerfPoll) ([]api.PerfTask, error) {
+	if name != "node1" || p.MachineID != machineID || p.RunnerID == 0 {
+		return nil, fmt.Errorf("tasks asked for by %q, %+v", name, p)
+	}
+	select {
+	case t := <-f.tasks:
+		return t, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (f *fakeHost) PerfReport(_ context.Context, name string, r api.PerfReport) error {
+	if name != "node1" {
+		return fmt.Errorf("report of %q", name)
+	}
+	f.reports <- r
+	return nil
 }
 
 func (f *fakeHost) Close() { f.change(func() { f.closes++ }) }
@@ -156,6 +180,7 @@ type world struct {
 	ready    chan struct{}
 	ended    chan error
 	stop     context.CancelFunc
+	meter    dataplane.Meter // nil: the Runner cannot measure
 }
 
 var plan = conf.MustParsePlan("10.0.0.0/8/8/16")
@@ -180,7 +205,7 @@ func (w *world) start() {
 	go func() {
 		ended <- Run(ctx, w.cfg, Options{
 			Log: slog.New(slog.NewTextHandler(w.log, nil)), Ready: func() { close(ready) }, Version: "v0",
-			Links: w.kernel, Firewall: w.firewall, Machine: w.machine, Host: w.host, MachineID: machineID, Retry: time.Millisecond,
+			Links: w.kernel, Firewall: w.firewall, Machine: w.machine, Host: w.host, MachineID: machineID, Retry: time.Millisecond, Meter: w.meter,
 		})
 	}()
 	w.t.Cleanup(w.end)

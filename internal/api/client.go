@@ -23,8 +23,9 @@ const CallTimeout = 5 * time.Second
 
 // Client calls the Host's API. It is safe for concurrent use.
 type Client struct {
-	base string
-	http *http.Client
+	base    string
+	http    *http.Client
+	patient *http.Client // for calls whose answer takes its time
 }
 
 // NewClient makes a client for the API at addr, "host:port" or "http://host:port".
@@ -36,24 +37,30 @@ func NewClient(addr string) (*Client, error) {
 	if err != nil || host == "" || port == "" || strings.ContainsAny(addr, "/?#@ ") {
 		return nil, fmt.Errorf("the Host's API address %q is not HOST:PORT, such as 192.168.88.53:8000", addr)
 	}
-	return &Client{
-		base: "http://" + addr,
-		http: &http.Client{
-			Timeout: CallTimeout,
-			Transport: &http.Transport{
-				DialContext:           (&net.Dialer{Timeout: CallTimeout}).DialContext,
-				MaxIdleConnsPerHost:   2,
-				IdleConnTimeout:       30 * time.Second,
-				ResponseHeaderTimeout: CallTimeout,
-			},
-			// A redirect would carry a registration to somebody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &Client{base: "http://" + addr, http: newHTTP(CallTimeout), patient: newHTTP(0)}, nil
+}
+
+// newHTTP makes a client whose calls take at most that long; 0: as long as their
+// context says.
+func newHTTP(timeout time.Duration) *http.Client {
+	return &http.Client{
+		Timeout: timeout,
+		Transport: &http.Transport{
+			DialContext:           (&net.Dialer{Timeout: CallTimeout}).DialContext,
+			MaxIdleConnsPerHost:   2,
+			IdleConnTimeout:       30 * time.Second,
+			ResponseHeaderTimeout: timeout,
 		},
-	}, nil
+		// A redirect would carry a registration to somebody else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Close drops idle connections. The client may be used again.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.patient.CloseIdleConnections()
+}
 
 // Register joins the cluster.
 func (c *Client) Register(ctx context.Context, q RegisterRequest) (RegisterAnswer, error) {

@@ -43,6 +43,8 @@ type Plane interface {
 	Tunnels() []Stats
 	// Drops counts what belonged to no tunnel, by reason.
 	Drops() map[string]uint64
+	// Stats is what the engine counts as a whole.
+	Stats() engine.Stats
 	// Failures tells of dead devices, once each; Tunnels shows them too. It is
 	// never closed.
 	Failures() <-chan Failure

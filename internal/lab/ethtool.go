@@ -3,11 +3,11 @@
 package lab
 
 import (
-	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"kohaku/internal/link/ethtool"
 )
 
 // Feature is an offload of a network device. The short names are those of
@@ -51,131 +51,72 @@ func (f Feature) matches(kernel string) bool {
 // SetFeatures switches offloads of the device on or off. It is an error if the
 // kernel knows no such feature or the device cannot change it.
 func (p Port) SetFeatures(want map[Feature]bool) error {
-	return p.Node.Do(func() error {
-		e, err := openEthtool(p.Name)
-		if err != nil {
-			return fmt.Errorf("lab: offloads of %s in node %s: %w", p.Name, p.Node.name, err)
-		}
-		defer e.close()
-		if err := e.set(want); err != nil {
-			return fmt.Errorf("lab: offloads of %s in node %s: %w", p.Name, p.Node.name, err)
-		}
-		return nil
-	})
+	return p.offloads(func(d *ethtool.Device) error { return setFeatures(d, want) })
 }
 
 // Features returns the offloads of the device that are on, by the kernel's names.
 func (p Port) Features() (map[string]bool, error) {
 	on := map[string]bool{}
-	err := p.Node.Do(func() error {
-		e, err := openEthtool(p.Name)
-		if err != nil {
-			return fmt.Errorf("lab: offloads of %s in node %s: %w", p.Name, p.Node.name, err)
+	err := p.offloads(func(d *ethtool.Device) error {
+		all, err := d.Features()
+		for _, f := range all {
+			on[f.Name] = f.Active
 		}
-		defer e.close()
-		blocks, err := e.get()
-		if err != nil {
-			return err
-		}
-		for i, name := range e.names {
-			if name != "" {
-				on[name] = blocks[i/32].Active&(1<<(i%32)) != 0
-			}
-		}
-		return nil
+		return err
 	})
 	return on, err
 }
 
-// ethtool is a device's feature interface (SIOCETHTOOL), open.
-type ethtool struct {
-	fd     int
-	device string
-	names  []string // by bit number
-}
-
-// featureBlock is struct ethtool_get_features_block: 32 features.
-type featureBlock struct{ Available, Requested, Active, NeverChanged uint32 }
-
-// setBlock is struct ethtool_set_features_block: 32 features.
-type setBlock struct{ Valid, Requested uint32 }
-
-func openEthtool(device string) (*ethtool, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+// offloads gives do the device's feature interface.
+func (p Port) offloads(do func(*ethtool.Device) error) error {
+	err := p.Node.Do(func() error {
+		d, err := ethtool.Open(p.Name)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		return do(d)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return fmt.Errorf("lab: offloads of %s in node %s: %w", p.Name, p.Node.name, err)
 	}
-	e := &ethtool{fd: fd, device: device}
-	if e.names, err = e.featureNames(); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return e, nil
+	return nil
 }
 
-func (e *ethtool) close() { unix.Close(e.fd) }
-
-func (e *ethtool) set(want map[Feature]bool) error {
-	req := make([]setBlock, (len(e.names)+31)/32)
-	have, err := e.get()
+func setFeatures(d *ethtool.Device, want map[Feature]bool) error {
+	have, err := d.Features()
 	if err != nil {
 		return err
 	}
+	names := map[string]bool{}
 	for f, on := range want {
 		known := false
-		for i, name := range e.names {
-			if name == "" || !f.matches(name) {
-				continue
-			}
-			known = true
-			bit := uint32(1) << (i % 32)
-			if have[i/32].Available&bit == 0 {
-				continue // fixed; checked below
-			}
-			req[i/32].Valid |= bit
-			if on {
-				req[i/32].Requested |= bit
+		for _, h := range have {
+			if f.matches(h.Name) {
+				known = true
+				names[h.Name] = on
 			}
 		}
 		if !known {
 			return fmt.Errorf("this kernel knows no feature %q", f)
 		}
 	}
-	if err := e.setFeatures(req); err != nil {
-		return fmt.Errorf("ETHTOOL_SFEATURES: %w", err)
+	if err := d.Set(names); err != nil {
+		return err
 	}
-	now, err := e.get()
+	now, err := d.Features()
 	if err != nil {
 		return err
 	}
-	for i, name := range e.names {
-		bit := uint32(1) << (i % 32)
-		if req[i/32].Valid&bit != 0 && req[i/32].Requested&bit == 0 && now[i/32].Active&bit != 0 {
-			return fmt.Errorf("%s stays on", name)
+	for _, f := range now {
+		if on, asked := names[f.Name]; asked && !on && f.Available && f.Active {
+			return fmt.Errorf("%s stays on", f.Name)
 		}
 	}
 	for f, on := range want {
-		if on && !anyActive(f, e.names, now) {
+		if on && !slices.ContainsFunc(now, func(n ethtool.Feature) bool { return n.Active && f.matches(n.Name) }) {
 			return fmt.Errorf("%s stays off", f)
 		}
 	}
 	return nil
-}
-
-// anyActive reports whether one of the kernel features behind f is on.
-func anyActive(f Feature, names []string, blocks []featureBlock) bool {
-	for i, name := range names {
-		if name != "" && f.matches(name) && blocks[i/32].Active&(1<<(i%32)) != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// cString is the text of b up to its first zero byte.
-func cString(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
-	return string(b)
 }

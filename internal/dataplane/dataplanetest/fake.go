@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"kohaku/encap"
+	"kohaku/engine"
 	"kohaku/internal/api"
 	"kohaku/internal/dataplane"
 	"kohaku/internal/link"
@@ -207,6 +208,11 @@ func (p *Plane) Tunnels() []dataplane.Stats {
 
 // Drops is dataplane.Plane's.
 func (p *Plane) Drops() map[string]uint64 { return map[string]uint64{"unknown_vni": 1} }
+
+// Stats is dataplane.Plane's; there is one worker that has sent one datagram.
+func (p *Plane) Stats() engine.Stats {
+	return engine.Stats{Port: p.Port, Workers: 1, Stages: engine.Stages{Sends: 1, Sent: 1}}
+}
 
 // Failures is dataplane.Plane's.
 func (p *Plane) Failures() <-chan dataplane.Failure { return p.failures }

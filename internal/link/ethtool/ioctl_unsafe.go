@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package ethtool
 
 import (
 	"encoding/binary"
@@ -26,17 +26,17 @@ type ifreqData struct {
 }
 
 // ioctl sends buf, which begins with an ethtool command, and leaves the answer in it.
-func (e *ethtool) ioctl(buf []byte) error {
+func (d *Device) ioctl(buf []byte) error {
 	var req ifreqData
-	if len(e.device) >= len(req.name) {
-		return fmt.Errorf("device name %q: %w", e.device, unix.EINVAL)
+	if len(d.name) >= len(req.name) {
+		return fmt.Errorf("device name %q: %w", d.name, unix.EINVAL)
 	}
-	copy(req.name[:], e.device)
+	copy(req.name[:], d.name)
 	req.data = unsafe.Pointer(&buf[0])
 	var pin runtime.Pinner
 	pin.Pin(&buf[0])
 	defer pin.Unpin()
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(e.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 	if errno != 0 {
 		return errno
 	}
@@ -44,12 +44,12 @@ func (e *ethtool) ioctl(buf []byte) error {
 }
 
 // featureNames asks for the kernel's feature names in bit order.
-func (e *ethtool) featureNames() ([]string, error) {
+func (d *Device) featureNames() ([]string, error) {
 	// struct ethtool_sset_info with room for one count.
 	info := make([]byte, 20)
 	binary.NativeEndian.PutUint32(info, unix.ETHTOOL_GSSET_INFO)
 	binary.NativeEndian.PutUint64(info[8:], 1<<featureStrings)
-	if err := e.ioctl(info); err != nil {
+	if err := d.ioctl(info); err != nil {
 		return nil, fmt.Errorf("ETHTOOL_GSSET_INFO: %w", err)
 	}
 	n := binary.NativeEndian.Uint32(info[16:])
@@ -58,7 +58,7 @@ func (e *ethtool) featureNames() ([]string, error) {
 	binary.NativeEndian.PutUint32(buf, unix.ETHTOOL_GSTRINGS)
 	binary.NativeEndian.PutUint32(buf[4:], featureStrings)
 	binary.NativeEndian.PutUint32(buf[8:], n)
-	if err := e.ioctl(buf); err != nil {
+	if err := d.ioctl(buf); err != nil {
 		return nil, fmt.Errorf("ETHTOOL_GSTRINGS: %w", err)
 	}
 	names := make([]string, n)
@@ -69,17 +69,17 @@ func (e *ethtool) featureNames() ([]string, error) {
 }
 
 // get returns the state of all features.
-func (e *ethtool) get() ([]featureBlock, error) {
-	blocks := make([]featureBlock, (len(e.names)+31)/32)
+func (d *Device) get() ([]block, error) {
+	blocks := make([]block, (len(d.names)+31)/32)
 	buf := make([]byte, 8+len(blocks)*16)
 	binary.NativeEndian.PutUint32(buf, unix.ETHTOOL_GFEATURES)
 	binary.NativeEndian.PutUint32(buf[4:], uint32(len(blocks)))
-	if err := e.ioctl(buf); err != nil {
+	if err := d.ioctl(buf); err != nil {
 		return nil, fmt.Errorf("ETHTOOL_GFEATURES: %w", err)
 	}
 	for i := range blocks {
 		b := buf[8+i*16:]
-		blocks[i] = featureBlock{
+		blocks[i] = block{
 			Available:    binary.NativeEndian.Uint32(b),
 			Requested:    binary.NativeEndian.Uint32(b[4:]),
 			Active:       binary.NativeEndian.Uint32(b[8:]),
@@ -89,15 +89,15 @@ func (e *ethtool) get() ([]featureBlock, error) {
 	return blocks, nil
 }
 
-// setFeatures requests features. The ioctl's positive answers (some of the
+// set requests features. The ioctl's positive answers (some of the
 // wishes have no effect now) are not errors.
-func (e *ethtool) setFeatures(blocks []setBlock) error {
-	buf := make([]byte, 8+len(blocks)*8)
+func (d *Device) set(wishes []wish) error {
+	buf := make([]byte, 8+len(wishes)*8)
 	binary.NativeEndian.PutUint32(buf, unix.ETHTOOL_SFEATURES)
-	binary.NativeEndian.PutUint32(buf[4:], uint32(len(blocks)))
-	for i, b := range blocks {
+	binary.NativeEndian.PutUint32(buf[4:], uint32(len(wishes)))
+	for i, b := range wishes {
 		binary.NativeEndian.PutUint32(buf[8+i*8:], b.Valid)
 		binary.NativeEndian.PutUint32(buf[12+i*8:], b.Requested)
 	}
-	return e.ioctl(buf)
+	return d.ioctl(buf)
 }
