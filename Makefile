@@ -33,12 +33,7 @@ lint:
 
 # Every fuzz target of every package, each for FUZZTIME.
 fuzz:
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "fuzz $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
-		done; \
-	done
+	.ci/fuzz $(FUZZTIME)
 
 # Every benchmark once, so that none rots. Figures need more: -benchtime, -count.
 bench:
