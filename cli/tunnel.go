@@ -85,7 +85,11 @@ func (a *app) runTunnel(ctx context.Context, f *tunnelFlags) error {
 	}
 	defer e.Close()
 
-	dev, err := tun.OpenTAP(f.dev, tun.Options{Queues: f.queues, MTU: mtu, TSO: !f.noTSO, USO: !f.noUSO})
+	o := tun.Options{Queues: f.queues, MTU: mtu, TSO: !f.noTSO, USO: !f.noUSO}
+	if f.prefix.IsValid() { // the device is routed into, not a bridge's port
+		o.SuperFrame = encap.OneSend(encap.InnerMTU(mtu))
+	}
+	dev, err := tun.OpenTAP(f.dev, o)
 	if err != nil {
 		return f.deviceFailure(err)
 	}

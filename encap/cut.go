@@ -12,6 +12,22 @@ import (
 // include/linux/udp.h was 64 before it became 128).
 const MaxSegments = 64
 
+// MaxSend is the most bytes of datagrams that one UDP_SEGMENT call takes over
+// IPv4, where the kernel builds one IP packet of them first; IPv6 takes a little
+// more.
+const MaxSend = 65535 - 20 - 8
+
+// OneSend returns how large TCP super-frames of a device with the given MTU may
+// be, as the device's gso_max_size counts, for their datagrams to leave in one
+// call. The kernel keeps room for headers within that size (MAX_TCP_HEADER in
+// include/net/tcp.h), up to 320 bytes of it.
+func OneSend(mtu InnerMTU) int {
+	datagram := HeaderLen + EthernetLen + int(mtu)
+	n := max(min(MaxSegments, MaxSend/datagram), 1)
+	const ipTCP = 20 + 20 + 12 // with timestamps
+	return min(n*(int(mtu)-ipTCP)+320+ipTCP+EthernetLen, 65536)
+}
+
 // maxHeader is the longest header of a segment: VXLAN, Ethernet with two tags,
 // and IPv4 and TCP with all options.
 const maxHeader = HeaderLen + EthernetLen + 4*maxVLANTags + 60 + 60

@@ -7,11 +7,8 @@ import (
 	"encoding/binary"
 )
 
-// Limits of a Merger; Add asks for a flush when one is reached.
-const (
-	MaxRuns     = 128 // frames and super-frames between two calls of Reset
-	maxRunParts = 128 // frames in one super-frame
-)
+// MaxRuns limits a Merger; Add asks for a flush when it is reached.
+const MaxRuns = 128 // frames and super-frames between two calls of Reset
 
 // A Run is what leaves a Merger: one frame, or several merged into a
 // super-frame. Concatenated, Parts is the frame; Offload says what a device is
@@ -230,7 +227,12 @@ func extends(r *Run, f []byte, t *transport, tag uint32) bool {
 		return false
 	}
 	n := t.end - t.payload
-	if n == 0 || n > r.segLen || r.Frames == maxRunParts || r.bytes+n-t.l3 > 65535 {
+	if n == 0 || n > r.segLen {
+		return false
+	}
+	// No longer than what one call can send, should the super-frame be routed
+	// into another tunnel: one more segment would there cost a call of its own.
+	if r.Frames == MaxSegments || (r.Frames+1)*(HeaderLen+t.payload+r.segLen) > MaxSend {
 		return false
 	}
 	h := r.Parts[0]

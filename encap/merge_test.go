@@ -344,6 +344,41 @@ func TestMergeKeepsOrder(t *testing.T) {
 	}
 }
 
+// A merged super-frame never needs more than one call to be sent on.
+func TestMergeFitsOneSend(t *testing.T) {
+	for _, seg := range []int{100, 1398, 8898} {
+		p := packet{ttl: 64, df: true, flags: tcpACK, tcpOpts: make([]byte, 12), payload: make([]byte, 60000/seg*seg)}
+		var m Merger
+		total := 0
+		for range 3 {
+			for _, f := range p.slowCut(seg) {
+				if !m.Add(f, 0, allowAll) {
+					t.Fatal("full")
+				}
+				total++
+			}
+			p.seq += uint32(len(p.payload))
+			p.id += uint16(len(p.payload) / seg)
+		}
+		for _, r := range m.Runs() {
+			total -= r.Frames
+			if n := r.Frames * (HeaderLen + 66 + seg); n > MaxSend || r.Frames > MaxSegments {
+				t.Errorf("segments of %d: a run of %d frames, %d bytes of datagrams", seg, r.Frames, n)
+			}
+		}
+		if total != 0 {
+			t.Errorf("segments of %d: %d frames were lost", seg, total)
+		}
+	}
+	for mtu, want := range map[InnerMTU]int{1450: 44, 8950: 7, 1430: 45} {
+		// What the kernel then makes of it (net/ipv4/tcp.c, tcp_bound_to_half_wnd aside).
+		segments := (OneSend(mtu) - 320 - 1) / (int(mtu) - 52)
+		if segments != want || segments*(HeaderLen+EthernetLen+int(mtu)) > MaxSend {
+			t.Errorf("MTU %d: %d segments, want %d", mtu, segments, want)
+		}
+	}
+}
+
 func TestMergeFull(t *testing.T) {
 	var m Merger
 	arp := make([]byte, 60)

@@ -180,7 +180,7 @@ func (m *outMessage) reset() {
 // call.
 func (m *outMessage) fits(flow uint32, tos uint8, n int) bool {
 	return m.count == 0 ||
-		!m.ended && n <= m.size && m.count < encap.MaxSegments && m.bytes+n <= maxUDPSend &&
+		!m.ended && n <= m.size && m.count < encap.MaxSegments && m.bytes+n <= encap.MaxSend &&
 			flow%sourceSockets == m.flow%sourceSockets && tos == m.tos
 }
 

@@ -15,10 +15,6 @@ import (
 const (
 	txArena  = 256 << 10 // at least tun.MinArena; small frames lie in it close together
 	txFrames = 64
-
-	// maxUDPSend is the most that one UDP_SEGMENT call takes, over IPv4 (the
-	// kernel builds one IP packet of it first) and, to be simple, over IPv6.
-	maxUDPSend = 65535 - 20 - 8
 )
 
 // A txContext is everything that turning frames into datagrams needs. Each
@@ -195,7 +191,7 @@ func (c *txContext) tooLarge(t *tunnel, q tun.Queue, f *tun.Frame, mtu encap.Inn
 // arrives in one call and a short rest costs as much as a whole.
 func (c *txContext) sendSuper(t *tunnel, p *peer, flow uint32, tos uint8) {
 	size := c.cut.DatagramLen()
-	per := min(encap.MaxSegments, max(maxUDPSend/size, 1))
+	per := min(encap.MaxSegments, max(encap.MaxSend/size, 1))
 	total := c.cut.Segments()
 	calls := (total + per - 1) / per
 	per = (total + calls - 1) / calls

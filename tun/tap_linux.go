@@ -24,6 +24,11 @@ type Options struct {
 	// TSO and USO ask for super-frames. What the kernel does not offer is
 	// left out; Device.Offloads says what came of it.
 	TSO, USO bool
+	// SuperFrame limits TCP super-frames that the kernel passes in, in bytes, by
+	// the device's gso_max_size; 0 leaves the kernel's 65536. It is for devices
+	// that the machine routes into: what a bridge forwards was made for another
+	// device, and the kernel would cut what is larger into single frames.
+	SuperFrame int
 	// Persist lets the device outlive the process. A device without it
 	// vanishes with Close.
 	Persist bool
@@ -118,6 +123,11 @@ func openTAP(name string, o Options) (_ *tap, err error) {
 	if o.MTU != 0 {
 		if err := netlink.LinkSetMTU(link, o.MTU); err != nil {
 			return nil, fmt.Errorf("set MTU %d: %w", o.MTU, err)
+		}
+	}
+	if o.SuperFrame != 0 {
+		if err := netlink.LinkSetGSOMaxSize(link, o.SuperFrame); err != nil {
+			return nil, fmt.Errorf("set gso_max_size %d: %w", o.SuperFrame, err)
 		}
 	}
 	now, err := netlink.LinkByName(name)

@@ -70,7 +70,7 @@ func up(t *testing.T, name string) netlink.Link {
 
 func TestOpenTAP(t *testing.T) {
 	mac := net.HardwareAddr{2, 1, 2, 3, 4, 5}
-	d := open(t, "tap0", Options{Queues: 3, MTU: 1450, HardwareAddr: mac, TSO: true, USO: true})
+	d := open(t, "tap0", Options{Queues: 3, MTU: 1450, HardwareAddr: mac, TSO: true, USO: true, SuperFrame: 61000})
 	if d.Name() != "tap0" || len(d.Queues()) != 3 || d.HardwareAddr() != [6]byte(mac) {
 		t.Errorf("%s, %d queues, MAC %x", d.Name(), len(d.Queues()), d.HardwareAddr())
 	}
@@ -81,8 +81,8 @@ func TestOpenTAP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := l.Attrs(); a.MTU != 1450 || !bytes.Equal(a.HardwareAddr, mac) {
-		t.Errorf("MTU %d, MAC %s", a.MTU, a.HardwareAddr)
+	if a := l.Attrs(); a.MTU != 1450 || !bytes.Equal(a.HardwareAddr, mac) || a.GSOMaxSize != 61000 {
+		t.Errorf("MTU %d, MAC %s, gso_max_size %d", a.MTU, a.HardwareAddr, a.GSOMaxSize)
 	}
 	d.Close()
 	d.Close()

@@ -170,7 +170,10 @@ func (a *agent) tunnels(t *tunnelsRequest) error {
 	a.engine = e
 	k := link.Kernel{}
 	for _, end := range t.Tunnels {
-		dev, err := tun.OpenTAP(end.Device, tun.Options{MTU: end.MTU, TSO: true, USO: true})
+		// All of the lab's devices are routed into, as kohaku tunnel makes them.
+		dev, err := tun.OpenTAP(end.Device, tun.Options{
+			MTU: end.MTU, TSO: true, USO: true, SuperFrame: encap.OneSend(encap.InnerMTU(end.MTU)),
+		})
 		if err != nil {
 			return err
 		}
