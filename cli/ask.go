@@ -67,6 +67,15 @@ func dialable(bind netip.AddrPort) netip.AddrPort {
 	return bind
 }
 
+// findClient makes an API client for the Host that findHost finds.
+func findClient(c *cobra.Command, host string) (*api.Client, error) {
+	t, err := findHost(host)
+	if err != nil {
+		return nil, err
+	}
+	return t.client(c)
+}
+
 // client makes an API client for t.
 func (t target) client(c *cobra.Command) (*api.Client, error) {
 	client, err := api.NewClient(t.addr)

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"time"
@@ -39,20 +38,7 @@ subnet, Active or Inactive. "kohaku status" shows the same with counters.
 Exit status 3 if the overlay is not enabled or a runner is inactive.`,
 		Args: noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			t, err := findHost(host)
-			if err != nil {
-				return err
-			}
-			raw, s, err := t.status(c)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				a.out.write(string(bytes.TrimRight(raw, "\n")) + "\n")
-			} else {
-				a.printOverlay(t, s, time.Now())
-			}
-			return verdict(s)
+			return a.showStatus(c, host, asJSON, a.printOverlay)
 		},
 	}
 	jsonFlag(c, &asJSON)
@@ -114,11 +100,7 @@ A runner that is alive registers again and may get another subnet; containers on
 it then have addresses that no longer reach anything.`,
 		Args: args(1, 1, "NAME of a runner, as in kohaku node overlay"),
 		RunE: func(c *cobra.Command, given []string) error {
-			t, err := findHost(host)
-			if err != nil {
-				return err
-			}
-			client, err := t.client(c)
+			client, err := findClient(c, host)
 			if err != nil {
 				return err
 			}
@@ -154,11 +136,7 @@ func (a *app) nodeCleanupCommand() *cobra.Command {
 		Short: "Free the ids and subnets of all inactive runners",
 		Args:  noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			t, err := findHost(host)
-			if err != nil {
-				return err
-			}
-			client, err := t.client(c)
+			client, err := findClient(c, host)
 			if err != nil {
 				return err
 			}

@@ -49,11 +49,7 @@ a time: TCP ` + fmt.Sprint(api.PerfPort) + `, which firewalls between them must 
 			if err := o.Check(); err != nil {
 				return usagef(c.CommandPath(), "%v", err)
 			}
-			t, err := findHost(host)
-			if err != nil {
-				return err
-			}
-			client, err := t.client(c)
+			client, err := findClient(c, host)
 			if err != nil {
 				return err
 			}

@@ -27,25 +27,31 @@ Exit status 3 if the overlay is off, a runner is inactive or anything is wrong.
 		GroupID: groupLook,
 		Args:    noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			t, err := findHost(host)
-			if err != nil {
-				return err
-			}
-			raw, s, err := t.status(c)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				a.out.write(string(bytes.TrimRight(raw, "\n")) + "\n")
-			} else {
-				a.printStatus(t, s, time.Now())
-			}
-			return verdict(s)
+			return a.showStatus(c, host, asJSON, a.printStatus)
 		},
 	}
 	jsonFlag(c, &asJSON)
 	hostFlag(c, &host)
 	return c
+}
+
+// showStatus asks the Host for the overlay's status and prints it, as the Host
+// gave it or by show. The error says whether all is well.
+func (a *app) showStatus(c *cobra.Command, host string, asJSON bool, show func(target, api.Status, time.Time)) error {
+	t, err := findHost(host)
+	if err != nil {
+		return err
+	}
+	raw, s, err := t.status(c)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		a.out.write(string(bytes.TrimRight(raw, "\n")) + "\n")
+	} else {
+		show(t, s, time.Now())
+	}
+	return verdict(s)
 }
 
 // verdict is nil for an overlay that is on, with all runners active and no

@@ -124,7 +124,7 @@ func (m *Merger) Add(frame []byte, tag uint32, allow Allow) bool {
 		}
 	case partial(frame, &t):
 		r.Partial = true
-		r.Offload = Offload{NeedsCsum: true, CsumStart: uint16(t.l4), CsumOffset: uint16(t.checksumField() - t.l4)}
+		r.Offload = t.checksumOffload()
 	}
 	return true
 }
@@ -161,32 +161,40 @@ func (m *Merger) AddSuper(frame []byte, tag uint32, segSize int, mtu InnerMTU) b
 	if !ok {
 		return true
 	}
-	field := t.checksumField()
-	pseudo := t.pseudoSum(frame, t.end-t.l4)
 	switch {
 	case partial(frame, &t):
 		r.Partial = true
 	case verify(frame, &t):
-		binary.BigEndian.PutUint16(frame[field:], pseudo)
+		binary.BigEndian.PutUint16(frame[t.checksumField():], t.pseudoSum(frame, t.end-t.l4))
 	default:
 		return true
 	}
 	if segSize == 0 {
 		segSize = int(mtu) - (t.payload - t.l3)
 	}
-	r.Offload = Offload{
-		SegSize: uint16(segSize), HdrLen: uint16(t.payload),
-		NeedsCsum: true, CsumStart: uint16(t.l4), CsumOffset: uint16(field - t.l4),
-	}
+	r.Offload = t.superOffload(segSize)
+	return true
+}
+
+// checksumOffload describes a frame whose checksum field holds the
+// pseudo-header's sum.
+func (t *transport) checksumOffload() Offload {
+	return Offload{NeedsCsum: true, CsumStart: uint16(t.l4), CsumOffset: uint16(t.checksumField() - t.l4)}
+}
+
+// superOffload describes a super-frame; its checksum field is such as well.
+func (t *transport) superOffload(segSize int) Offload {
+	o := t.checksumOffload()
+	o.SegSize, o.HdrLen = uint16(segSize), uint16(t.payload)
 	switch {
 	case t.proto == protoUDP:
-		r.Offload.GSO = GSOUDP
+		o.GSO = GSOUDP
 	case t.v6:
-		r.Offload.GSO = GSOTCP6
+		o.GSO = GSOTCP6
 	default:
-		r.Offload.GSO = GSOTCP4
+		o.GSO = GSOTCP4
 	}
-	return true
+	return o
 }
 
 func (m *Merger) push(frame []byte, tag uint32) *Run {
@@ -273,8 +281,8 @@ func extends(r *Run, f []byte, t *transport, tag uint32) bool {
 		bytes.Equal(h[t.l4+18:t.payload], f[t.l4+18:t.payload]) // urgent pointer, options
 }
 
-// append adds a frame that extends r. The super-frame's header is brought up
-// to date each time, so that a Run is always ready to be delivered.
+// append adds a frame that extends r. Of the header only the TCP flags are kept
+// up to date; the rest is Finish's.
 func (r *Run) append(f []byte, t *transport) {
 	n := t.end - t.payload
 	h := r.Parts[0]
@@ -312,21 +320,11 @@ func (r *Run) Finish() {
 		binary.BigEndian.PutUint16(h[t.l3+10:], 0)
 		binary.BigEndian.PutUint16(h[t.l3+10:], ^Checksum(h[t.l3:t.l4], 0))
 	}
-	o := Offload{
-		SegSize: uint16(r.segLen), HdrLen: uint16(t.payload),
-		NeedsCsum: true, CsumStart: uint16(t.l4), CsumOffset: uint16(t.checksumField() - t.l4),
-	}
-	switch {
-	case t.proto == protoUDP:
-		o.GSO = GSOUDP
+	if t.proto == protoUDP {
 		binary.BigEndian.PutUint16(h[t.l4+4:], uint16(l4Len))
-	case t.v6:
-		o.GSO = GSOTCP6
-	default:
-		o.GSO = GSOTCP4
 	}
 	binary.BigEndian.PutUint16(h[t.checksumField():], t.pseudoSum(h, l4Len))
-	r.Offload = o
+	r.Offload = t.superOffload(r.segLen)
 }
 
 // verify reports whether the IPv4 header's and the transport's checksums are

@@ -4,7 +4,6 @@ package engine
 
 import (
 	"errors"
-	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -258,8 +257,6 @@ func (r *receiver) refused(t *tunnel, q tun.Queue, run *encap.Run, err error) {
 		default:
 			t.drops.add(DropDeviceRefused, run.Frames)
 		}
-	case errors.Is(err, net.ErrClosed):
-		t.drops.add(DropDeviceGone, run.Frames)
 	default:
 		t.drops.add(DropDeviceGone, run.Frames)
 		t.fail(err)

@@ -3,9 +3,6 @@
 package engine
 
 import (
-	"errors"
-	"net"
-
 	"golang.org/x/sys/unix"
 
 	"kohaku/encap"
@@ -63,9 +60,7 @@ func (t *tunnel) transmit(q tun.Queue) {
 		err := c.drain(t, q)
 		t.engine.giveBack(c)
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				t.fail(err)
-			}
+			t.fail(err)
 			return
 		}
 	}

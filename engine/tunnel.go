@@ -5,6 +5,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -160,8 +161,12 @@ func (t *tunnel) stop() error {
 	return err
 }
 
-// fail records, once, that the device died.
+// fail records, once, that the device died. That it was closed, which is our own
+// doing, is no failure.
 func (t *tunnel) fail(err error) {
+	if errors.Is(err, net.ErrClosed) {
+		return
+	}
 	f := &Failure{VNI: t.vni, Device: t.dev.Name(), Err: err}
 	if !t.failure.CompareAndSwap(nil, f) {
 		return

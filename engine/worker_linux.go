@@ -3,9 +3,7 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"runtime"
 	"sync"
 
@@ -118,7 +116,7 @@ func (w *worker) add(t *tunnel, q tun.Pollable) (int, error) {
 	return slot, nil
 }
 
-// remove ends the service of what add put into slot. When it returns the poller
+// remove ends the service of what add put into slot. When it returns the worker
 // does not use the queue any more. Removing twice is harmless as long as the
 // slot was not given to another, hence t.
 func (w *worker) remove(slot int, t *tunnel) {
@@ -178,7 +176,5 @@ func (w *worker) serve(slot int, generation int32) {
 	}
 	t := s.t
 	w.drop(slot) // it would be reported as readable for ever
-	if !errors.Is(err, net.ErrClosed) {
-		t.fail(err)
-	}
+	t.fail(err)
 }

@@ -4,7 +4,6 @@ package perf
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -113,21 +112,7 @@ func (f *flow) recvShared(ss []*stream, buf []byte) error {
 	for !f.stopRecv.Load() {
 		err := p.each(func(_ int, s *stream) error {
 			n, err := s.sock.readNow(buf)
-			switch {
-			case again(err):
-				return nil
-			case err != nil:
-				return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
-			case n == 0:
-				return fmt.Errorf("receiving from %v: %w: it closed the stream", s.sock.remote, io.ErrUnexpectedEOF)
-			}
-			if f.counting.Load() {
-				s.n.bytes.Add(int64(n))
-				if f.limitRecv {
-					f.moved(n)
-				}
-			}
-			return nil
+			return f.received(s, n, err)
 		})
 		if err != nil {
 			return err

@@ -89,19 +89,28 @@ func (f *flow) sendTCP(s *stream, block []byte) error {
 func (f *flow) recvTCP(s *stream, buf []byte) error {
 	for !f.stopRecv.Load() {
 		n, err := s.sock.read(buf)
-		switch {
-		case again(err):
-			continue
-		case err != nil:
-			return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
-		case n == 0:
-			return fmt.Errorf("receiving from %v: %w: it closed the stream", s.sock.remote, io.ErrUnexpectedEOF)
+		if err := f.received(s, n, err); err != nil {
+			return err
 		}
-		if f.counting.Load() {
-			s.n.bytes.Add(int64(n))
-			if f.limitRecv {
-				f.moved(n)
-			}
+	}
+	return nil
+}
+
+// received counts what one read of a TCP stream brought, or says why no more will
+// come. That nothing was there is neither.
+func (f *flow) received(s *stream, n int, err error) error {
+	switch {
+	case again(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
+	case n == 0:
+		return fmt.Errorf("receiving from %v: %w: it closed the stream", s.sock.remote, io.ErrUnexpectedEOF)
+	}
+	if f.counting.Load() {
+		s.n.bytes.Add(int64(n))
+		if f.limitRecv {
+			f.moved(n)
 		}
 	}
 	return nil
