@@ -16,7 +16,8 @@ func Checksum(b []byte, initial uint16) uint16 {
 	// Words are summed in the order of memory, eight bytes at a time, and the
 	// byte order is mended at the end (RFC 1071 section 2(B)); a carry out of
 	// 64 bits is worth the same as a carry out of 16.
-	var acc, c uint64
+	acc, b := sumWide(b)
+	var c uint64
 	for len(b) >= 64 {
 		w := b[:64:64]
 		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[0:]), 0)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"kohaku/encap"
 	"kohaku/tun"
@@ -31,6 +32,10 @@ type Config struct {
 	// receive offload (5.12) for UDP. Where the kernel has neither, or
 	// refuses, the engine does without.
 	UDPGSO, UDPGRO bool
+	// Linger is how long a worker looks on for more to do before it sleeps, while
+	// traffic is such that it pays (see lingerer): it trades processor time for
+	// round trips. 0 means 50 µs, less means not at all.
+	Linger time.Duration
 	// ZeroChecksum6 accepts datagrams over IPv6 without a UDP checksum (RFC
 	// 6935), as some VTEPs send them. Over IPv4 they are always accepted.
 	ZeroChecksum6 bool
@@ -101,6 +106,7 @@ type Engine struct {
 
 	// Constant after New.
 	zeroChecksum6 bool
+	linger        time.Duration
 	groOn         bool
 	workers       []*worker
 	sockets       []*rxSocket // all of the workers'
@@ -137,6 +143,7 @@ func New(c Config) (*Engine, error) {
 		contexts:      make(chan *txContext, max(2*runtime.GOMAXPROCS(0), 4)),
 		failures:      make(chan Failure, 1024),
 		zeroChecksum6: c.ZeroChecksum6,
+		linger:        c.Linger,
 	}
 	for range cap(e.contexts) {
 		e.contexts <- nil

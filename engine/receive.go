@@ -162,6 +162,7 @@ func (r *receiver) datagram(d []byte, m *inMessage, segSize int) {
 func (r *receiver) account(t *tunnel) {
 	if r.last != nil && r.frames > 0 {
 		r.stages.received.Add(r.frames)
+		r.stages.bytes.Add(r.bytes)
 		r.last.rx.frames.Add(r.frames)
 		r.last.rx.bytes.Add(r.bytes)
 	}

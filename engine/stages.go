@@ -22,6 +22,8 @@ type Stages struct {
 	Writes       uint64 `json:"writes"`        // system calls to devices
 	Written      uint64 `json:"written"`       // frames in them, merged ones counted each
 	Waits        uint64 `json:"waits"`         // times that a worker looked for something to do
+	Lingered     uint64 `json:"lingered"`      // times that it found it by looking on for a moment instead of sleeping
+	Bytes        uint64 `json:"bytes"`         // inner frames, both ways
 }
 
 // stages counts for one worker, which alone adds to it, so that counting costs
@@ -32,7 +34,7 @@ type stages struct {
 	sendsBlocked, blocked        atomic.Uint64
 	receives, messages, received atomic.Uint64
 	writes, written              atomic.Uint64
-	waits                        atomic.Uint64
+	waits, lingered, bytes       atomic.Uint64
 }
 
 func (s *stages) addTo(t *Stages) {
@@ -48,6 +50,8 @@ func (s *stages) addTo(t *Stages) {
 	t.Writes += s.writes.Load()
 	t.Written += s.written.Load()
 	t.Waits += s.waits.Load()
+	t.Lingered += s.lingered.Load()
+	t.Bytes += s.bytes.Load()
 }
 
 func (s *stages) noteBlocked(since time.Time) {

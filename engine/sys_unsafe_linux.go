@@ -69,6 +69,23 @@ func connect(fd int, to *sockaddr) unix.Errno {
 	return e
 }
 
+// epollPoll is epoll_wait(2) that does not wait.
+func epollPoll(epoll int, events []unix.EpollEvent) (int, error) {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// schedYield is sched_yield(2).
+func schedYield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // epollWait is epoll_wait(2) without a time limit.
 func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
 	for {

@@ -140,6 +140,7 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 	}
 	c.flush(t, p)
 	t.tx.bytes.Add(uint64(bytes))
+	c.stages.bytes.Add(uint64(bytes))
 	if super > 0 {
 		t.tx.super.Add(uint64(super))
 	}

@@ -28,6 +28,7 @@ type worker struct {
 	tx     *txContext
 	socks  []*rxSocket // closed by the engine
 	stages stages
+	linger lingerer
 	done   chan struct{}
 
 	// mu is held while a queue is served, so whoever has removed a queue under
@@ -52,7 +53,7 @@ const (
 )
 
 func newWorker(e *Engine, index int) (*worker, error) {
-	w := &worker{engine: e, wake: -1, done: make(chan struct{})}
+	w := &worker{engine: e, wake: -1, linger: newLingerer(e.linger), done: make(chan struct{})}
 	w.rx, w.tx = newReceiver(e, index, &w.stages), newTxContext(e, &w.stages)
 	var err error
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -143,7 +144,7 @@ func (w *worker) loop() {
 	defer close(w.done)
 	events := make([]unix.EpollEvent, 64)
 	for {
-		n, err := epollWait(w.epoll, events)
+		n, err := w.wait(events)
 		w.stages.waits.Add(1)
 		if err != nil {
 			w.engine.log.Error("VXLAN worker ends, nothing is carried any more", "error", fmt.Errorf("wait for frames: %w", err))

@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/vishvananda/netlink"
 )
@@ -30,6 +32,14 @@ func (n *Net) Switch(name string, mtu int) (*Switch, error) {
 	}
 	if err := node.AddBridge(switchBridge, mtu); err != nil {
 		return nil, err
+	}
+	// A switch has no firewall. Where br_netfilter is loaded, as it is on a machine
+	// that Docker ever ran on, every frame would pass one and cost accordingly.
+	for _, family := range []string{"iptables", "ip6tables", "arptables"} {
+		err := node.Sysctl("net.bridge.bridge-nf-call-"+family, "0")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	return &Switch{Node: node, bridge: switchBridge, mtu: mtu}, nil
 }
