@@ -2,6 +2,7 @@
 #
 #   make demo    see it work on this machine alone
 #   make test    every test, integration included
+#   make deb     dist/kohaku_VERSION_ARCH.deb
 #   make deps    install what is missing (Debian, Ubuntu)
 
 GO      ?= go
@@ -10,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X kohaku/cli.Version=$(VERSION)
 FUZZTIME ?= 5s
 
-.PHONY: all build demo test lint fuzz bench deps install clean ci
+.PHONY: all build deb debroot demo test lint fuzz bench deps deps-peers install clean ci
 
 all: build
 
@@ -20,9 +21,17 @@ build:
 demo: build
 	$(BIN) demo
 
+# A Debian package, made without network.
+deb:
+	GO=$(GO) VERSION=$(VERSION) packaging/deb.sh
+
+# The Debian system that the package is tested in. Made once, as root, and kept.
+debroot:
+	@packaging/debroot.sh
+
 # One package after the other: the integration tests measure what a machine
 # with nothing else to do would see.
-test:
+test: debroot
 	$(GO) test -count=1 -p 1 -timeout 20m ./...
 
 lint:
@@ -42,8 +51,12 @@ bench:
 deps:
 	packaging/deps.sh
 
+# Tunnel programs of others, for kohaku perf lab to compare with. Optional.
+deps-peers:
+	packaging/deps-peers.sh
+
 install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/bin/kohaku
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/netip"
@@ -19,41 +18,58 @@ import (
 
 	"kohaku/conf"
 	"kohaku/internal/api"
+	"kohaku/internal/trust"
 )
 
 // hostFlag is the --host flag of the commands that ask the Host.
 func hostFlag(c *cobra.Command, to *string) {
-	c.Flags().StringVar(to, "host", "", "ask the Host's API at `ADDRESS:PORT` (else from runner.toml or host.toml)")
+	c.Flags().StringVar(to, "host", "", "ask the Host's API at `ADDRESS:PORT`, or its admin socket at unix:PATH (else the Host on this machine, or the one that runner.toml names)")
 }
 
 // target is where the Host's API is and how that is known.
 type target struct {
-	addr string // ADDRESS:PORT
-	from string // "--host", a file, or what stands in for it
+	addr   string // as api.NewClient takes it: ADDRESS:PORT, or unix:PATH
+	from   string // "--host", a file, or what stands in for it
+	keeper *trust.Keeper
 }
 
-// findHost decides whom to ask: the flag, else the Host that this machine's
-// runner.toml names, else the Host that runs here by its host.toml, else the
-// default port on this machine.
+// findHost decides whom to ask: the flag, else the Host that runs on this machine,
+// by its admin socket, else the Host that this machine's runner.toml names.
 func findHost(flag string) (target, error) {
 	if flag != "" {
-		return target{strings.TrimPrefix(flag, "http://"), "--host"}, nil
+		// With the credential of this machine, if it is a Runner's.
+		dir := conf.DefaultRunner().Runner.StateDir
+		if r, err := conf.LoadRunner(conf.RunnerPath("")); err == nil {
+			dir = r.Runner.StateDir
+		}
+		return target{flag, "--host", trust.NewKeeper(dir, nil)}, nil
 	}
-	if _, err := os.Stat(conf.RunnerPath("")); !errors.Is(err, fs.ErrNotExist) {
+	_, err := os.Stat(conf.RunnerPath(""))
+	isRunner := !errors.Is(err, fs.ErrNotExist)
+	h, path, err := loadHost("")
+	if err != nil && !isRunner {
+		return target{}, err
+	}
+	if err == nil {
+		socket := h.Host.SocketPath()
+		if _, err := os.Stat(socket); err == nil {
+			return target{"unix:" + socket, "the socket of the Host on this machine", nil}, nil
+		}
+	}
+	if isRunner {
 		r, path, err := loadRunner("")
 		if err != nil {
 			return target{}, err
 		}
-		return target{r.Runner.Host, path}, nil
-	}
-	h, path, err := loadHost("")
-	if err != nil {
-		return target{}, err
+		return target{r.Runner.Host, path, trust.NewKeeper(r.Runner.StateDir, nil)}, nil
 	}
 	if path == "" {
 		path = "the default, as there is neither runner.toml nor host.toml"
 	}
-	return target{dialable(h.Host.Bind).String(), path}, nil
+	if h.Host.Join == conf.JoinOpen {
+		return target{dialable(h.Host.Bind).String(), path, nil}, nil
+	}
+	return target{"unix:" + h.Host.SocketPath(), path, nil}, nil
 }
 
 // dialable turns an address to listen on into one to connect to.
@@ -78,7 +94,7 @@ func findClient(c *cobra.Command, host string) (*api.Client, error) {
 
 // client makes an API client for t.
 func (t target) client(c *cobra.Command) (*api.Client, error) {
-	client, err := api.NewClient(t.addr)
+	client, err := api.NewClient(t.addr, api.WithCredential(t.keeper))
 	if err != nil {
 		if t.from == "--host" {
 			return nil, &usageError{c.CommandPath(), err}
@@ -91,48 +107,37 @@ func (t target) client(c *cobra.Command) (*api.Client, error) {
 // status asks for the overlay's status and returns the answer's bytes too, for
 // those who want it as it came, with what this version does not know.
 func (t target) status(c *cobra.Command) (raw []byte, s api.Status, err error) {
-	if _, err := t.client(c); err != nil {
+	client, err := t.client(c)
+	if err != nil {
 		return nil, s, err
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), api.CallTimeout)
-	defer cancel()
-	url := "http://" + t.addr + api.PathStatus
-	fail := func(cause error, next string) ([]byte, api.Status, error) {
-		if c.Context().Err() != nil {
-			return nil, api.Status{}, errInterrupted
+	defer client.Close()
+	raw, err = client.RawStatus(c.Context())
+	if err == nil {
+		if cause := json.Unmarshal(raw, &s); cause != nil {
+			err = &failure{tried: "read the overlay's status", cause: fmt.Errorf("an answer that is not an overlay status: %w", cause),
+				next: "is that the address of a Host, and is kohaku there of a similar version?"}
 		}
-		f := &failure{tried: "read the overlay's status from " + url, cause: cause, next: next}
+	} else {
+		err = callFailure(c, err)
+	}
+	var f *failure
+	if errors.As(err, &f) {
+		f.tried = "read the overlay's status from " + t.url(client)
 		if t.from != "--host" {
 			f.tried += "\n  (address from " + t.from + ")"
 		}
-		return nil, api.Status{}, f
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return fail(err, "")
+	return raw, s, err
+}
+
+// url is where the status comes from, for a person.
+func (t target) url(client *api.Client) string {
+	at := client.URL()
+	if strings.HasPrefix(at, "unix:") {
+		return at
 	}
-	// The Host is on the underlay: a proxy of the environment is not asked.
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		next, cause := explainDial(err)
-		return fail(cause, next)
-	}
-	defer res.Body.Close()
-	raw, err = io.ReadAll(io.LimitReader(res.Body, api.MaxAnswer))
-	if err != nil {
-		return fail(fmt.Errorf("the answer broke off: %w", err), "try again")
-	}
-	if res.StatusCode != http.StatusOK {
-		var e api.ErrorBody
-		if json.Unmarshal(raw, &e) == nil && e.Error != "" {
-			return fail(fmt.Errorf("HTTP %d, %s", res.StatusCode, api.Printable(e.Error)), api.Printable(e.Hint))
-		}
-		return fail(fmt.Errorf("HTTP %s", res.Status), "is that the address of a Host? It answers, but not as one")
-	}
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return fail(fmt.Errorf("an answer that is not an overlay status: %w", err), "is that the address of a Host, and is kohaku there of a similar version?")
-	}
-	return raw, s, nil
+	return at + api.PathStatus
 }
 
 // explainDial takes the wrapping off a transport's error and says what to do.
@@ -147,7 +152,7 @@ func explainDial(err error) (next string, cause error) {
 		cause = fmt.Errorf("nothing within %s", api.CallTimeout)
 		next = "is the machine up, and does its firewall let the API's port in? Another one: --host ADDRESS:PORT"
 	default:
-		next = "check the address, and the network between; another one: --host ADDRESS:PORT"
+		next = ""
 	}
 	return next, cause
 }
@@ -163,13 +168,20 @@ func callFailure(c *cobra.Command, err error) error {
 	case !errors.As(err, &e):
 		return err
 	case e.StatusCode != 0:
-		answer := e.Message
+		answer, next := e.Message, e.Hint
 		if answer == "" {
-			answer = http.StatusText(e.StatusCode)
+			answer, next = http.StatusText(e.StatusCode), "is that the address of a Host? It answers, but not as one"
 		}
-		return &failure{tried: e.Op + " at " + e.URL, cause: fmt.Errorf("HTTP %d, %s", e.StatusCode, answer), next: e.Hint}
+		return &failure{tried: e.Op + " at " + e.URL, cause: fmt.Errorf("HTTP %d, %s", e.StatusCode, answer), next: next}
 	}
 	next, cause := explainDial(e.Err)
+	switch {
+	case next != "":
+	case e.Hint != "":
+		next, cause = e.Hint, e.Err
+	default:
+		next = "check the address, and the network between; another one: --host ADDRESS:PORT"
+	}
 	return &failure{tried: e.Op + " at " + e.URL, cause: cause, next: next}
 }
 

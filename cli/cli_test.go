@@ -66,3 +66,11 @@ func TestTableWidthIgnoresColour(t *testing.T) {
 		t.Errorf("in colour, colour taken away:\n%s\nwant:\n%s", got, want)
 	}
 }
+
+func TestSeconds(t *testing.T) {
+	for want, s := range map[string]float64{"0s": 0, "1s": 0.001, "59s": 59, "1m": 60, "1m1s": 60.5, "5m": 300, "10m": 600, "1h": 3600, "1h5m": 3900, "24h": 86400} {
+		if got := seconds(s); got != want {
+			t.Errorf("seconds(%v) = %q, want %q", s, got, want)
+		}
+	}
+}

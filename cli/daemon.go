@@ -6,55 +6,20 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"os"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"kohaku/conf"
 	"kohaku/hostd"
 	"kohaku/perf/path/end"
 	"kohaku/runnerd"
 )
 
-// runDaemon runs one of the daemons in the foreground until the context ends,
-// which SIGTERM and SIGINT do. run calls ready once it serves; the supervisor
-// learns that and the beginning of the end (sd_notify(3); without
-// NOTIFY_SOCKET nobody is told and nothing is lost).
-func (a *app) runDaemon(ctx context.Context, name string, level slog.Level, run func(ctx context.Context, log *slog.Logger, ready func()) error) error {
-	log := slog.New(slog.NewTextHandler(a.errOut.w, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTimeInJournal()}))
-	notify := func(state string) {
-		if _, err := daemon.SdNotify(false, state); err != nil {
-			log.Warn("the supervisor could not be told", "state", state, "error", err)
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })
-	defer stop()
-	v := currentVersion()
-	log.Info("kohaku "+name+" starts", "version", v.Version, "go", v.Go, "kernel", v.Kernel)
-	err := run(ctx, log, func() { notify(daemon.SdNotifyReady) })
-	if err != nil && !isCancel(ctx, err) {
-		return &failure{tried: "run kohaku " + name, cause: err}
-	}
-	return nil
-}
-
-// withoutTimeInJournal drops the time from log lines that journald stamps
-// itself: systemd sets JOURNAL_STREAM for a service whose standard error is the
-// journal.
-func withoutTimeInJournal() func([]string, slog.Attr) slog.Attr {
-	if os.Getenv("JOURNAL_STREAM") == "" {
-		return nil
-	}
-	return func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}
-}
-
 func (a *app) hostCommand() *cobra.Command {
-	var file string
+	var (
+		file        string
+		dry, asJSON bool
+	)
 	c := &cobra.Command{
 		Use:   "host",
 		Short: "The Host daemon: hands out subnets, joins all Runners' tunnels",
@@ -64,22 +29,40 @@ and the next start takes them over. Settings: kohaku config show host.`,
 		GroupID: groupDaemons,
 		Args:    noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if dry {
+				return a.dryRun("host", file, asJSON)
+			}
 			cfg, path, err := loadHost(file)
 			if err != nil {
 				return err
 			}
-			return a.runDaemon(c.Context(), "host", cfg.Host.LogLevel, func(ctx context.Context, log *slog.Logger, ready func()) error {
-				logSettings(log, path)
-				return hostd.Run(ctx, cfg, hostd.Options{Log: log, Meter: end.Meter{}, Ready: func(netip.AddrPort) { ready() }})
+			settings, change := latest[*conf.Host]()
+			return runDaemon(c.Context(), a, daemonSpec[*conf.Host]{
+				name: "host", settings: cfg,
+				load:  func() (*conf.Host, error) { h, _, err := loadHost(file); return h, err },
+				level: func(h *conf.Host) slog.Level { return h.Host.LogLevel },
+				apply: map[string]func(*conf.Host){"heartbeat.interval": change, "heartbeat.timeout_factor": change},
+				run: func(ctx context.Context, s supervised) error {
+					logSettings(s.log, path)
+					return hostd.Run(ctx, cfg, hostd.Options{
+						Log: s.log, Meter: end.Meter{}, Ready: func(netip.AddrPort) { s.ready() }, Announce: a.announceJoin,
+						Metrics: s.metrics, Supervisor: s.supervisor, Live: s.live, Settings: settings,
+					})
+				},
 			})
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "read settings from `FILE` (else ~/.kohakuriver/host.toml, /etc/kohakuriver/host.toml)")
+	dryRunFlags(c, &dry, &asJSON)
 	return c
 }
 
 func (a *app) runnerCommand() *cobra.Command {
-	var file string
+	var (
+		file        string
+		dry, asJSON bool
+		join        joinFlags
+	)
 	c := &cobra.Command{
 		Use:   "runner",
 		Short: "The Runner daemon: joins this machine's containers to the overlay",
@@ -90,18 +73,40 @@ runner.`,
 		GroupID: groupDaemons,
 		Args:    noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if dry {
+				return a.dryRun("runner", file, asJSON)
+			}
+			if done, err := a.joinFirst(c, join, file); done || err != nil {
+				return err
+			}
 			cfg, path, err := loadRunner(file)
 			if err != nil {
 				return err
 			}
-			return a.runDaemon(c.Context(), "runner", cfg.Runner.LogLevel, func(ctx context.Context, log *slog.Logger, ready func()) error {
-				logSettings(log, path)
-				return runnerd.Run(ctx, cfg, runnerd.Options{Log: log, Meter: end.Meter{}, Ready: ready, Version: currentVersion().Version})
+			return runDaemon(c.Context(), a, daemonSpec[*conf.Runner]{
+				name: "runner", settings: cfg,
+				load:  func() (*conf.Runner, error) { r, _, err := loadRunner(file); return r, err },
+				level: func(r *conf.Runner) slog.Level { return r.Runner.LogLevel },
+				run: func(ctx context.Context, s supervised) error {
+					logSettings(s.log, path)
+					return runnerd.Run(ctx, cfg, runnerd.Options{
+						Log: s.log, Meter: end.Meter{}, Ready: s.ready, Version: currentVersion().Version,
+						Metrics: s.metrics, Supervisor: s.supervisor, Live: s.live,
+					})
+				},
 			})
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "read settings from `FILE` (else ~/.kohakuriver/runner.toml, /etc/kohakuriver/runner.toml)")
+	dryRunFlags(c, &dry, &asJSON)
+	join.add(c)
 	return c
+}
+
+// dryRunFlags are those with which a daemon only says what it would take over.
+func dryRunFlags(c *cobra.Command, dry, asJSON *bool) {
+	c.Flags().BoolVar(dry, "dry-run", false, "only show the kernel's VXLAN devices here and what would become of them")
+	c.Flags().BoolVar(asJSON, "json", false, "with --dry-run: print one JSON value")
 }
 
 func logSettings(log *slog.Logger, path string) {

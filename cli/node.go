@@ -21,7 +21,8 @@ func (a *app) nodeCommand() *cobra.Command {
 		Args:    subcommandOnly,
 		RunE:    needSubcommand,
 	}
-	c.AddCommand(a.nodeOverlayCommand(), a.nodeReleaseCommand(), a.nodeCleanupCommand())
+	c.AddCommand(a.nodeOverlayCommand(), a.nodeReleaseCommand(), a.nodeCleanupCommand(), a.nodeRemoveCommand())
+	c.AddCommand(a.nodeIPCommands()...)
 	return c
 }
 

@@ -75,8 +75,8 @@ To see it work on this machine alone:  kohaku demo`,
 	})
 	root.AddCommand(
 		a.hostCommand(), a.runnerCommand(), a.tunnelCommand(), a.demoCommand(),
-		a.statusCommand(), a.nodeCommand(), a.perfCommand(),
-		a.configCommand(), a.versionCommand(),
+		a.statusCommand(), a.nodeCommand(), a.tokenCommand(), a.perfCommand(),
+		a.configCommand(), a.migrateCommand(), a.resetCommand(), a.versionCommand(),
 		&cobra.Command{
 			Use:   "exit-codes",
 			Short: "What the exit status of a command means",

@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 //	                        a.b.c.409.json and that status
 //	cable A B               makes the machines A, 192.0.2.1, and B, 192.0.2.2
 //	reach A ADDRESS         waits until ADDRESS answers to machine A
+//	await unix:PATH         waits until a Host answers at its admin socket
+//	await-status 0 A        waits until kohaku status on machine A ends with 0
+//	token FLAG...           sets $TOKEN to what kohaku token new FLAG... makes
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -59,6 +62,8 @@ func TestScripts(t *testing.T) {
 			"fakehost": fakeHost,
 			"cable":    cable,
 			"reach":    reach,
+
+			"await": await, "await-status": awaitStatus, "token": newToken,
 		},
 	})
 }

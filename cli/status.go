@@ -16,22 +16,33 @@ func (a *app) statusCommand() *cobra.Command {
 	var (
 		asJSON bool
 		host   string
+		watch  watchFlags
 	)
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Ask the Host how the overlay is",
 		Long: `Prints one line that sums up, one line per runner, and what is wrong.
 Exit status 3 if the overlay is off, a runner is inactive or anything is wrong.
---json prints the answer of the Host's GET ` + api.PathStatus + ` as it came.`,
-		Example: "  kohaku status | grep gpu-1\n  kohaku status --json | jq .stats",
+--json prints the answer of the Host's GET ` + api.PathStatus + ` as it came.
+
+--watch goes on, with rates of every runner: on a terminal as a table that can be
+sorted and scrolled, until q; else as one set of lines per interval.`,
+		Example: "  kohaku status | grep gpu-1\n  kohaku status --watch\n  kohaku status --json | jq .stats",
 		GroupID: groupLook,
 		Args:    noArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := watch.check(c, asJSON); err != nil {
+				return err
+			}
+			if watch.on {
+				return a.watchStatus(c, host, watch)
+			}
 			return a.showStatus(c, host, asJSON, a.printStatus)
 		},
 	}
 	jsonFlag(c, &asJSON)
 	hostFlag(c, &host)
+	watch.add(c)
 	return c
 }
 
@@ -106,6 +117,12 @@ func (a *app) printStatus(t target, s api.Status, now time.Time) {
 	if len(s.Allocations) > 0 {
 		p.linef("")
 		p.table([]string{"RUNNER", "STATE", "ID", "SUBNET", "UNDERLAY", "DEVICE", "VNI", "SEEN", "RX", "TX", "DROPS"}, statusRows(s, now))
+	}
+	if lines := firewallLines(s); len(lines) > 0 {
+		p.linef("\n%s", p.in(bold, "Firewall"))
+		for _, l := range lines {
+			p.linef("  %s", l)
+		}
 	}
 	if len(wrong) > 0 {
 		p.linef("\n%s", p.in(bold, "Problems"))

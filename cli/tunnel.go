@@ -16,8 +16,10 @@ import (
 	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/engine"
+	"kohaku/internal/dataplane"
 	"kohaku/internal/link"
 	"kohaku/tun"
+	"kohaku/tun/l3"
 )
 
 func (a *app) tunnelCommand() *cobra.Command {
@@ -25,9 +27,13 @@ func (a *app) tunnelCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tunnel --dev DEVICE --vni VNI --remote ADDRESS",
 		Short: "One device, one peer: the engine without daemons",
-		Long: `Makes a TAP device and carries its frames to one peer as VXLAN, until Ctrl-C or
+		Long: `Makes a device and carries its frames to one peer as VXLAN, until Ctrl-C or
 SIGTERM; then prints counters, and the device is gone. The peer can be another
-kohaku tunnel or a kernel VXLAN device. Needs root (CAP_NET_ADMIN).`,
+kohaku tunnel or a kernel VXLAN device. Needs root (CAP_NET_ADMIN).
+
+The device is a TAP, which carries Ethernet and can be a bridge's port, or with
+--device tun a TUN, which carries IP alone: the command then answers ARP and
+neighbour discovery for the device's addresses, and asks for its neighbours.`,
 		Example: `  on 192.0.2.1:  kohaku tunnel --dev vx0 --vni 42 --local 192.0.2.1 --remote 192.0.2.2 --address 10.9.0.1/24
   on 192.0.2.2:  kohaku tunnel --dev vx0 --vni 42 --local 192.0.2.2 --remote 192.0.2.1 --address 10.9.0.2/24`,
 		GroupID: groupDaemons,
@@ -41,6 +47,7 @@ kohaku tunnel or a kernel VXLAN device. Needs root (CAP_NET_ADMIN).`,
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.dev, "dev", "", "name of the `DEVICE` to make (required)")
+	fl.StringVar(&f.device, "device", conf.DeviceTAP, "kind of the device, `tap|tun`")
 	fl.StringVar(&f.vni, "vni", "", "VXLAN network identifier, `0..16777215` (required)")
 	fl.StringVar(&f.remote, "remote", "", "the peer's underlay `ADDRESS` (required)")
 	fl.StringVar(&f.local, "local", "", "own underlay `ADDRESS` to send from and listen on (else: all, routing decides)")
@@ -49,6 +56,12 @@ kohaku tunnel or a kernel VXLAN device. Needs root (CAP_NET_ADMIN).`,
 	fl.IntVar(&f.queues, "queues", 0, "queues of the device; 0: as many as help")
 	fl.StringVar(&f.fastPath, "fastpath", conf.FastPathAuto, "`auto|off`; off: never use the kernel's fast path")
 	fl.StringVar(&f.address, "address", "", "give the device an `ADDRESS/PREFIX` and set it up")
+	fl.DurationVar(&f.linger, "linger", conf.DefaultHost().Engine.Linger, "how long a thread looks on for frames before it sleeps, `TIME`; 0: not at all")
+	fl.Uint8Var(&f.ttl, "ttl", 0, "TTL of the outer header, `1..255`; 0: the system's default")
+	fl.StringVar(&f.tos, "tos", "0", "TOS of the outer header, a `TOS` of 0..252 in steps of 4, or inherit: the inner packet's")
+	fl.StringVar(&f.df, "df", "unset", "`unset|set`; set: routers on the underlay may not fragment (IPv4)")
+	fl.BoolVar(&f.zeroChecksum6, "zero-checksum6", false, "accept datagrams over IPv6 without a UDP checksum")
+	fl.BoolVar(&f.trustKernel, "trust-kernel", false, "use offloads also on kernels that are known to break them")
 	fl.BoolVar(&f.noTSO, "no-tso", false, "no TCP super-frames from and to the device")
 	fl.BoolVar(&f.noUSO, "no-uso", false, "no UDP super-frames from and to the device")
 	fl.BoolVar(&f.noUDPGSO, "no-udp-gso", false, "one send per datagram")
@@ -75,7 +88,14 @@ func (a *app) runTunnel(ctx context.Context, f *tunnelFlags) error {
 	if err != nil {
 		return err
 	}
-	c := engine.Config{Port: f.port, UDPGSO: !f.noUDPGSO, UDPGRO: !f.noUDPGRO, Log: log}
+	off := dataplane.Offloads(conf.Offloads{
+		TSO: !f.noTSO, USO: !f.noUSO, UDPGSO: !f.noUDPGSO, UDPGRO: !f.noUDPGRO, TrustKernel: f.trustKernel,
+	}, log)
+	c := engine.Config{
+		Port: f.port, UDPGSO: off.UDPGSO, UDPGRO: off.UDPGRO, ZeroChecksum6: f.zeroChecksum6,
+		Linger:   dataplane.Linger(f.linger),
+		Circular: link.Kernel{}.LeadsInto, Log: log,
+	}
 	if f.localAddr.IsValid() {
 		c.Listen = []netip.Addr{f.localAddr}
 	}
@@ -85,21 +105,24 @@ func (a *app) runTunnel(ctx context.Context, f *tunnelFlags) error {
 	}
 	defer e.Close()
 
-	o := tun.Options{Queues: f.queues, MTU: mtu, TSO: !f.noTSO, USO: !f.noUSO}
-	if f.prefix.IsValid() { // the device is routed into, not a bridge's port
-		o.SuperFrame = encap.OneSend(encap.InnerMTU(mtu))
-	}
-	dev, err := tun.OpenTAP(f.dev, o)
+	dev, err := f.openDevice(mtu, off)
 	if err != nil {
 		return f.deviceFailure(err)
 	}
-	peer := engine.Peer{Remote: f.remoteAddr, Local: f.localAddr}
+	peer := engine.Peer{Remote: f.remoteAddr, Local: f.localAddr, Outer: f.outer}
 	if err := e.Add(engine.Tunnel{VNI: f.vniValue, Peer: peer, Device: dev}); err != nil {
 		dev.Close()
 		return &failure{tried: "start the tunnel", cause: err}
 	}
 	if err := f.dress(); err != nil {
 		return err
+	}
+	if t, ok := dev.(*l3.Device); ok {
+		stop, err := followAddrs(t)
+		if err != nil {
+			return &failure{tried: "follow the addresses of " + f.dev, cause: err}
+		}
+		defer stop()
 	}
 	a.tunnelReady(f, e, dev, mtu)
 
@@ -167,6 +190,13 @@ func (f *tunnelFlags) dress() error {
 	}
 	if err != nil {
 		return &failure{tried: "set " + f.dev + " up", cause: err}
+	}
+	if loop, err := k.LeadsInto(f.remoteAddr, f.dev); err == nil && loop {
+		return &failure{
+			tried: "make a tunnel to " + f.remote,
+			cause: fmt.Errorf("the route to it now leads into %s itself", f.dev),
+			next:  "choose another --address, or give the peer a route of its own through the underlay",
+		}
 	}
 	return nil
 }

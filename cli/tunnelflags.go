@@ -10,13 +10,18 @@ import (
 
 	"kohaku/conf"
 	"kohaku/encap"
+	"kohaku/engine"
 	"kohaku/tun"
 )
 
 // tunnelFlags is the command line of `kohaku tunnel`.
 type tunnelFlags struct {
 	dev, vni, local, remote, address string
-	fastPath, pprof                  string
+	device, fastPath, pprof          string
+	tos, df                          string
+	ttl                              uint8
+	linger                           time.Duration
+	zeroChecksum6, trustKernel       bool
 	port                             uint16
 	mtu, queues                      int
 	noTSO, noUSO, noUDPGSO, noUDPGRO bool
@@ -25,6 +30,7 @@ type tunnelFlags struct {
 	vniValue                         encap.VNI
 	localAddr, remoteAddr            netip.Addr
 	prefix                           netip.Prefix
+	outer                            engine.Outer
 }
 
 // check finds what is wrong with the flags before anything is made.
@@ -57,7 +63,22 @@ func (f *tunnelFlags) check(command string) (err error) {
 			return bad("address", f.address, "ADDRESS/PREFIX, such as 10.9.0.1/24")
 		}
 	}
+	f.outer.TTL = f.ttl
+	tos, err := conf.ParseTOS(f.tos)
+	if err != nil {
+		return usagef(command, "--tos %s: %v", f.tos, err)
+	}
+	f.outer.TOS, f.outer.InheritTOS = tos.Value, tos.Inherit
+	f.outer.DF = f.df == "set"
 	switch {
+	case f.df != "set" && f.df != "unset":
+		return bad("df", f.df, "unset or set")
+	case f.linger < 0:
+		return bad("linger", f.linger.String(), "0s, or a time such as 50us")
+	case f.device != conf.DeviceTAP && f.device != conf.DeviceTUN:
+		return bad("device", f.device, "tap or tun")
+	case f.device == conf.DeviceTUN && f.queues > 1:
+		return bad("queues", fmt.Sprint(f.queues), "1 with --device tun: such a device has one")
 	case f.port == 0:
 		return bad("port", "0", "1..65535")
 	case f.mtu != 0 && (f.mtu < int(encap.MinInnerMTU) || f.mtu > int(encap.MaxInnerMTU)):

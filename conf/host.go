@@ -5,6 +5,7 @@ package conf
 import (
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 )
 
@@ -22,8 +23,33 @@ type Host struct {
 type HostSection struct {
 	Bind             netip.AddrPort // where the HTTP API listens
 	ReachableAddress netip.Addr     // underlay address given to runners; zero: found from the route to them
+	Join             string         // JoinToken or JoinOpen: who may call the API
+	AdminSocket      string         // absolute path of the admin socket; "": see SocketPath
 	StateDir         string         // absolute path
 	LogLevel         slog.Level     // debug, info, warn or error
+	Metrics          netip.AddrPort // where /metrics and /healthz are served over plain HTTP; zero: nowhere
+}
+
+// Values of [HostSection].Join.
+const (
+	JoinToken = "token" // TLS; runners join with a token and then have a credential
+	JoinOpen  = "open"  // plain HTTP for everybody who reaches the port
+)
+
+// runtimeDir is the machine's place for sockets (hier(7)), ours in it the same
+// as systemd's RuntimeDirectory=kohakuriver.
+const runtimeDir = "/run/kohakuriver"
+
+// SocketPath is where the Host's admin socket is: AdminSocket, or when that is
+// not set host.sock in /run/kohakuriver, or in a state directory of one's own.
+func (s HostSection) SocketPath() string {
+	switch {
+	case s.AdminSocket != "":
+		return s.AdminSocket
+	case s.StateDir != defaultStateDir:
+		return filepath.Join(s.StateDir, "host.sock")
+	}
+	return filepath.Join(runtimeDir, "host.sock")
 }
 
 // HostOverlay is [overlay] of the Host, which hands these to its runners.
@@ -44,10 +70,32 @@ type Heartbeat struct {
 // Engine is [engine], the data plane's settings, the same on Host and Runner
 // but for the default of AntiSpoof.
 type Engine struct {
-	Queues    int    // TAP queues per device; 0: as many as help
-	FastPath  string // FastPathAuto or FastPathOff
-	AntiSpoof bool   // drop inner frames whose source is not in the peer's subnet
+	Device   string // DeviceTAP or DeviceTUN
+	Queues   int    // TAP queues per device; 0: as many as help
+	FastPath string // FastPathAuto or FastPathOff
+	// Linger is how long a worker looks on for frames before it sleeps; 0: not at
+	// all. See engine.Config.
+	Linger    time.Duration
+	AntiSpoof bool // drop inner frames whose source is not in the peer's subnet
 	Offloads  Offloads
+
+	// How the outer IP headers look, and which are accepted.
+	TTL           int  // 1..255; 0: the system's default
+	TOS           TOS  // of the outer header, but for its ECN bits
+	DF            bool // set "don't fragment" (IPv4)
+	ZeroChecksum6 bool // accept datagrams over IPv6 without a UDP checksum
+}
+
+// Values of [Engine].Device.
+const (
+	DeviceTAP = "tap" // Ethernet; may be a bridge's port
+	DeviceTUN = "tun" // IP alone; for an end that routes
+)
+
+// TOS is the outer TOS or traffic class.
+type TOS struct {
+	Value   uint8 // a multiple of 4: the two low bits are ECN's; what is not IP gets it, too, when Inherit is set
+	Inherit bool  // copy the inner packet's
 }
 
 // Values of [Engine].FastPath.
@@ -63,6 +111,8 @@ type Offloads struct {
 	USO    bool // UDP super-frames to and from TAP devices
 	UDPGSO bool // many datagrams in one send on the underlay socket (UDP_SEGMENT)
 	UDPGRO bool // many datagrams in one receive on the underlay socket (UDP_GRO)
+	// TrustKernel uses them also on kernels that are known to break them.
+	TrustKernel bool
 }
 
 // DefaultHost returns the settings of an empty host.toml.
@@ -70,8 +120,10 @@ func DefaultHost() *Host {
 	return &Host{
 		Host: HostSection{
 			Bind:     netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultAPIPort),
+			Join:     JoinToken,
 			StateDir: defaultStateDir,
 			LogLevel: slog.LevelInfo,
+			Metrics:  netip.MustParseAddrPort(defaultHostMetrics),
 		},
 		Overlay: HostOverlay{
 			Enabled:   true,
@@ -87,11 +139,22 @@ func DefaultHost() *Host {
 // DefaultAPIPort is the port of the Host's HTTP API where none is written.
 const DefaultAPIPort = 8000
 
+// Two ports, since a Host and a Runner may share a machine in a lab.
+const (
+	defaultHostMetrics   = "127.0.0.1:8003"
+	defaultRunnerMetrics = "127.0.0.1:8004"
+)
+
 const defaultStateDir = "/var/lib/kohakuriver"
+
+// defaultLinger is the engine's own default, written out.
+const defaultLinger = 50 * time.Microsecond
 
 func defaultEngine(antiSpoof bool) Engine {
 	return Engine{
+		Device:    DeviceTAP,
 		FastPath:  FastPathAuto,
+		Linger:    defaultLinger,
 		AntiSpoof: antiSpoof,
 		Offloads:  Offloads{TSO: true, USO: true, UDPGSO: true, UDPGRO: true},
 	}

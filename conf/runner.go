@@ -19,11 +19,12 @@ type Runner struct {
 
 // RunnerSection is [runner]: the daemon itself.
 type RunnerSection struct {
-	Host     string     // the Host's API as "address:port" or "name:port"; required
-	Address  netip.Addr // own underlay address; zero: the source of the route to the Host
-	Name     string     // name the Host knows the runner by; "": the hostname
-	StateDir string     // absolute path
-	LogLevel slog.Level // debug, info, warn or error
+	Host     string         // the Host's API as "address:port" or "name:port"; required
+	Address  netip.Addr     // own underlay address; zero: the source of the route to the Host
+	Name     string         // name the Host knows the runner by; "": the hostname
+	StateDir string         // absolute path
+	LogLevel slog.Level     // debug, info, warn or error
+	Metrics  netip.AddrPort // see HostSection
 }
 
 // RunnerOverlay is [overlay] of the Runner. What is nil is whatever the Host
@@ -47,7 +48,7 @@ type Docker struct {
 // complete: Runner.Host, which has no default, is "".
 func DefaultRunner() *Runner {
 	return &Runner{
-		Runner:  RunnerSection{StateDir: defaultStateDir, LogLevel: slog.LevelInfo},
+		Runner:  RunnerSection{StateDir: defaultStateDir, LogLevel: slog.LevelInfo, Metrics: netip.MustParseAddrPort(defaultRunnerMetrics)},
 		Overlay: RunnerOverlay{Enabled: true, NetworkName: DockerNetwork},
 		Docker:  Docker{Enabled: true},
 		Engine:  defaultEngine(false),

@@ -36,15 +36,22 @@ func mtuField(dst *int) field {
 		func(v int64) bool { return v == 0 || minMTU <= v && v <= maxMTU })
 }
 
-func engineFields(e *Engine) []field {
+func engineFields(e *Engine, device func(string) (string, error)) []field {
 	return []field{
+		textField("engine.device", &e.Device, DeviceTAP, device, text),
 		intField("engine.queues", &e.Queues, "0 (as many as help) or 1..64", between(0, 64)),
 		textField("engine.fastpath", &e.FastPath, FastPathAuto, parseFastPath, text),
+		textField("engine.linger", &e.Linger, "50us", parseLinger, time.Duration.String),
 		boolField("engine.anti_spoof", &e.AntiSpoof),
+		intField("engine.ttl", &e.TTL, "0 (the system's default) or 1..255", between(0, 255)),
+		tosField("engine.tos", &e.TOS),
+		textField("engine.df", &e.DF, dfUnset, parseDF, formatDF),
+		boolField("engine.zero_checksum6", &e.ZeroChecksum6),
 		boolField("engine.offloads.tso", &e.Offloads.TSO),
 		boolField("engine.offloads.uso", &e.Offloads.USO),
 		boolField("engine.offloads.udp_gso", &e.Offloads.UDPGSO),
 		boolField("engine.offloads.udp_gro", &e.Offloads.UDPGRO),
+		boolField("engine.offloads.trust_kernel", &e.Offloads.TrustKernel),
 	}
 }
 
@@ -52,8 +59,11 @@ func (h *Host) schema() schema {
 	fields := append([]field{
 		textField("host.bind", &h.Host.Bind, "0.0.0.0:8000", parseBind, netip.AddrPort.String),
 		textField("host.reachable_address", &h.Host.ReachableAddress, "192.168.88.53", parseUnderlay, formatAddr),
+		textField("host.join", &h.Host.Join, JoinToken, parseJoin, text),
+		textField("host.admin_socket", &h.Host.AdminSocket, runtimeDir+"/host.sock", parseAdminSocket, text),
 		textField("host.state_dir", &h.Host.StateDir, defaultStateDir, parseDir, text),
 		textField("host.log_level", &h.Host.LogLevel, "info", parseLevel, formatLevel),
+		textField("host.metrics", &h.Host.Metrics, defaultHostMetrics, parseMetrics(defaultHostMetrics), formatMetrics),
 		boolField("overlay.enabled", &h.Overlay.Enabled),
 		subnetField(&h.Overlay.Subnet),
 		vxlanIDField(&h.Overlay.VXLANID),
@@ -61,7 +71,7 @@ func (h *Host) schema() schema {
 		mtuField(&h.Overlay.MTU),
 		textField("heartbeat.interval", &h.Heartbeat.Interval, "5s", parseInterval, time.Duration.String),
 		intField("heartbeat.timeout_factor", &h.Heartbeat.TimeoutFactor, "2..1000", between(2, 1000)),
-	}, engineFields(&h.Engine)...)
+	}, engineFields(&h.Engine, parseDevice)...)
 	rules := []rule{
 		{[]string{"overlay.vxlan_id", "overlay.subnet"}, func() error {
 			return vniRange(h.Overlay.VXLANID, h.Overlay.Subnet)
@@ -84,6 +94,7 @@ func (r *Runner) schema() schema {
 		textField("runner.name", &r.Runner.Name, "gpu-01", parseName, text),
 		textField("runner.state_dir", &r.Runner.StateDir, defaultStateDir, parseDir, text),
 		textField("runner.log_level", &r.Runner.LogLevel, "info", parseLevel, formatLevel),
+		textField("runner.metrics", &r.Runner.Metrics, defaultRunnerMetrics, parseMetrics(defaultRunnerMetrics), formatMetrics),
 		boolField("overlay.enabled", &r.Overlay.Enabled),
 		textField("overlay.network_name", &r.Overlay.NetworkName, DockerNetwork, parseNetworkName, text),
 		optional(&r.Overlay.Subnet, unset, subnetField),
@@ -92,7 +103,7 @@ func (r *Runner) schema() schema {
 		optional(&r.Overlay.MTU, unset, mtuField),
 		boolField("docker.enabled", &r.Docker.Enabled),
 		textField("docker.socket", &r.Docker.Socket, "unix:///var/run/docker.sock", parseSocket, text),
-	}, engineFields(&r.Engine)...)
+	}, engineFields(&r.Engine, parseRunnerDevice)...)
 	rules := []rule{
 		{[]string{"overlay.vxlan_id", "overlay.subnet"}, func() error {
 			if r.Overlay.VXLANID == nil || r.Overlay.Subnet == nil {

@@ -206,6 +206,28 @@ func parseDir(s string) (string, error) {
 	return s, nil
 }
 
+func parseJoin(s string) (string, error) {
+	if s != JoinToken && s != JoinOpen {
+		return "", fmt.Errorf("must be %q, or %q for a lab in which everybody is trusted", JoinToken, JoinOpen)
+	}
+	return s, nil
+}
+
+// maxSocketPath is what fits into an address of the kernel's (sun_path, unix(7)),
+// with its final zero.
+const maxSocketPath = 107
+
+func parseAdminSocket(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	s, err := parseDir(s)
+	if err == nil && len(s) > maxSocketPath {
+		err = fmt.Errorf("must have at most %d bytes, which is what the kernel takes for a socket", maxSocketPath)
+	}
+	return s, err
+}
+
 // maxName is the kernel's bound on a hostname (HOST_NAME_MAX, limits.h).
 const maxName = 64
 
@@ -291,11 +313,61 @@ func parseInterval(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// maxLinger is where lingering costs a whole processor and gains nothing more.
+const maxLinger = 10 * time.Millisecond
+
+func parseLinger(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return 0, errors.New(`must be a number with a unit, such as "50us"`)
+	case d < 0 || d > maxLinger:
+		return 0, errors.New(`must be "0s" (not at all) .. "10ms"`)
+	}
+	return d, nil
+}
+
 func parseFastPath(s string) (string, error) {
 	if s != FastPathAuto && s != FastPathOff {
 		return "", fmt.Errorf("must be %q or %q", FastPathAuto, FastPathOff)
 	}
 	return s, nil
+}
+
+func parseDevice(s string) (string, error) {
+	if s != DeviceTAP && s != DeviceTUN {
+		return "", fmt.Errorf("must be %q or %q", DeviceTAP, DeviceTUN)
+	}
+	return s, nil
+}
+
+// parseRunnerDevice takes no TUN: the Runner's device is a port of its bridge.
+func parseRunnerDevice(s string) (string, error) {
+	if s == DeviceTUN {
+		return "", fmt.Errorf("must be %q on a Runner: %s is a port of the bridge %s, and a bridge takes Ethernet devices only "+
+			"(a machine without containers reaches the overlay with: kohaku tunnel --device tun)", DeviceTAP, RunnerTunnelDevice, BridgeDevice)
+	}
+	return parseDevice(s)
+}
+
+// Texts of engine.df.
+const (
+	dfUnset = "unset"
+	dfSet   = "set"
+)
+
+func parseDF(s string) (bool, error) {
+	if s != dfSet && s != dfUnset {
+		return false, fmt.Errorf("must be %q or %q", dfUnset, dfSet)
+	}
+	return s == dfSet, nil
+}
+
+func formatDF(set bool) string {
+	if set {
+		return dfSet
+	}
+	return dfUnset
 }
 
 // parsePlanSetting is ParsePlan without the input in the message, which the

@@ -129,6 +129,7 @@ func TestECNDecapsulate(t *testing.T) {
 	delete(want, [2]ECN{NotECT, CE})
 	want[[2]ECN{ECT0, CE}] = CE
 	want[[2]ECN{ECT1, CE}] = CE
+	want[[2]ECN{ECT0, ECT1}] = ECT1
 	for _, v6 := range []bool{false, true} {
 		for _, vlans := range [][]uint16{nil, {4}, {4, 5}} {
 			for _, in := range []ECN{NotECT, ECT0, ECT1, CE} {

@@ -34,13 +34,11 @@ func TOS(frame []byte) (tos uint8, ok bool) {
 // Decapsulate combines the outer ECN with the inner frame's, in place, as
 // RFC 6040 section 4.2 says, and reports whether the frame may be delivered:
 // congestion experienced outside, on a sender that does not know ECN, can only
-// be told by dropping.
-//
-// Like the kernel (include/net/inet_ecn.h, __INET_ECN_decapsulate) it leaves
-// ECT(0) alone when the outer header says ECT(1): nothing in the network makes
-// that change.
+// be told by dropping. The kernel does the same (include/net/inet_ecn.h,
+// INET_ECN_decapsulate).
 func (outer ECN) Decapsulate(frame []byte) bool {
-	if outer&3 != CE {
+	outer &= 3
+	if outer != CE && outer != ECT1 {
 		return true
 	}
 	l3, et, ok := networkHeader(frame)
@@ -49,23 +47,33 @@ func (outer ECN) Decapsulate(frame []byte) bool {
 	}
 	switch {
 	case et == etherIPv4 && len(frame) >= l3+20 && frame[l3]>>4 == 4:
-		switch ECN(frame[l3+1] & 3) {
-		case NotECT:
-			return false
-		case CE:
-			return true
+		result, deliver := outer.onto(ECN(frame[l3+1] & 3))
+		if result == ECN(frame[l3+1]&3) {
+			return deliver
 		}
 		// RFC 1624: HC' = ~(~HC + ~m + m'), over the word that holds TOS.
 		old := binary.BigEndian.Uint16(frame[l3:])
-		frame[l3+1] |= uint8(CE)
+		frame[l3+1] = frame[l3+1]&^3 | uint8(result)
 		hc := binary.BigEndian.Uint16(frame[l3+10:])
-		sum := add16(sub16(^hc, old), old|uint16(CE))
+		sum := add16(sub16(^hc, old), binary.BigEndian.Uint16(frame[l3:]))
 		binary.BigEndian.PutUint16(frame[l3+10:], ^sum)
 	case et == etherIPv6 && len(frame) >= l3+40 && frame[l3]>>4 == 6:
-		if ECN(frame[l3+1]>>4&3) == NotECT {
+		result, deliver := outer.onto(ECN(frame[l3+1] >> 4 & 3))
+		if !deliver {
 			return false
 		}
-		frame[l3+1] |= uint8(CE) << 4
+		frame[l3+1] = frame[l3+1]&^0x30 | uint8(result)<<4
 	}
 	return true
+}
+
+// onto is what an inner field becomes below outer, which is CE or ECT(1).
+func (outer ECN) onto(inner ECN) (result ECN, deliver bool) {
+	switch {
+	case outer == CE && inner == NotECT:
+		return inner, false
+	case outer == CE, inner == ECT0:
+		return outer, true
+	}
+	return inner, true
 }

@@ -39,6 +39,12 @@ type Config struct {
 	// ZeroChecksum6 accepts datagrams over IPv6 without a UDP checksum (RFC
 	// 6935), as some VTEPs send them. Over IPv4 they are always accepted.
 	ZeroChecksum6 bool
+	// Circular, when not nil, reports whether the route to remote leads into
+	// device, one of the tunnels', or into the bridge that it is a port of. Add
+	// and Update then refuse such a peer, and frames for it are dropped as long
+	// as it is so (DropLoop). It is called by several goroutines, a few times a
+	// second for each tunnel in use, and may block.
+	Circular func(remote netip.Addr, device string) (bool, error)
 	// Log gets what an administrator should see; nil discards it.
 	Log *slog.Logger
 }
@@ -88,6 +94,8 @@ var (
 	ErrNoTunnel     = errors.New("no tunnel with this VNI")
 	ErrTunnelExists = errors.New("a tunnel with this VNI exists")
 	ErrClosed       = errors.New("the engine is closed")
+	// ErrCircular: the route to the peer leads into the tunnel to it.
+	ErrCircular = errors.New("the route to the peer leads into the tunnel itself")
 )
 
 // A Failure says that a tunnel's device died under it. The tunnel stays in the
@@ -113,6 +121,7 @@ type Engine struct {
 
 	sources  sourcePools
 	path     pathProbe
+	routes   *routeWatch     // nil: nobody knows routes
 	contexts chan *txContext // tokens; nil ones are made when first borrowed
 	failures chan Failure
 	drops    dropCounters // those that belong to no tunnel
@@ -152,12 +161,15 @@ func New(c Config) (*Engine, error) {
 	e.groOn = c.UDPGRO && kernelHasUDPGRO()
 	e.tunnels.Store(&map[encap.VNI]*tunnel{})
 	e.path.init()
+	e.routes = newRouteWatch(c.Circular)
+	e.path.routes = e.routes
 
 	if err := e.open(c); err != nil {
 		for _, w := range e.workers {
 			w.closeFDs()
 		}
 		e.closeSockets()
+		e.routes.close()
 		return nil, err
 	}
 	for _, w := range e.workers {
@@ -196,7 +208,7 @@ func (e *Engine) Add(t Tunnel) error {
 	if e.closed {
 		return ErrClosed
 	}
-	p, err := e.newPeer(t.Peer)
+	p, err := e.newPeer(t.Peer, t.Device.Name())
 	if err != nil {
 		return fmt.Errorf("add tunnel with VNI %d: %w", t.VNI, err)
 	}
@@ -223,7 +235,7 @@ func (e *Engine) Update(v encap.VNI, p Peer) error {
 	if t == nil {
 		return fmt.Errorf("update tunnel with VNI %d: %w", v, ErrNoTunnel)
 	}
-	np, err := e.newPeer(p)
+	np, err := e.newPeer(p, t.dev.Name())
 	if err != nil {
 		return fmt.Errorf("update tunnel with VNI %d: %w", v, err)
 	}
@@ -269,6 +281,7 @@ func (e *Engine) Close() error {
 		w.stop()
 	}
 	e.closeSockets()
+	e.routes.close()
 	return err
 }
 

@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +38,7 @@ const (
 
 func newLingerer(limit time.Duration) lingerer {
 	switch {
-	case limit < 0 || runtime.NumCPU() == 1: // alone, one would keep waiting for oneself
+	case limit < 0:
 		limit = 0
 	case limit == 0:
 		limit = defaultLinger

@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"runtime"
 	"testing"
 	"time"
 )
@@ -56,11 +55,7 @@ func TestLingerBulk(t *testing.T) {
 }
 
 func TestLingerLimit(t *testing.T) {
-	standard := defaultLinger
-	if runtime.NumCPU() == 1 {
-		standard = 0
-	}
-	for give, want := range map[time.Duration]time.Duration{-1: 0, 0: standard} {
+	for give, want := range map[time.Duration]time.Duration{-1: 0, 0: defaultLinger, time.Millisecond: time.Millisecond} {
 		if got := newLingerer(give).limit; got != want {
 			t.Errorf("%v: limit %v, want %v", give, got, want)
 		}

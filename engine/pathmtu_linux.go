@@ -32,9 +32,10 @@ func (p *pathMTU) certainlyFits(frame int) bool {
 // learned from routers included: it connects a UDP socket, which sends nothing,
 // and reads IP_MTU. This needs no netlink and no privilege.
 type pathProbe struct {
-	start time.Time
-	mu    sync.Mutex
-	fds   [2]int // by family; -1: not open
+	start  time.Time
+	routes *routeWatch // told of every refresh
+	mu     sync.Mutex
+	fds    [2]int // by family; -1: not open
 }
 
 func (p *pathProbe) init() { p.start, p.fds = time.Now(), [2]int{-1, -1} }
@@ -76,12 +77,15 @@ func (p *pathProbe) innerMTU(to *peer) encap.InnerMTU {
 		return encap.InnerMTU(to.mtu.inner.Load())
 	}
 	to.mtu.until.Store(now + int64(pathRefresh))
+	p.routes.look(to)
 	mtu := p.ask(to)
 	inner := 0
 	if mtu > 0 {
 		inner = mtu - encap.Overhead(to.v6)
 	}
-	to.mtu.inner.Store(int32(inner))
+	if to.mtu.inner.Swap(int32(inner)) != int32(inner) {
+		to.gsoLimit.Store(0) // another path, which may take what the last did not
+	}
 	return encap.InnerMTU(inner)
 }
 

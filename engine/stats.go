@@ -28,7 +28,8 @@ type TunnelStats struct {
 	Queues int       `json:"queues"`
 	Rx     Counters  `json:"rx"`
 	Tx     Counters  `json:"tx"`
-	// Drops counts frames that were not carried, by reason (see Drop).
+	// Drops counts frames that were not carried, by reason (see Drop). What the
+	// device lost itself, if it counts that, stands there with "device_" in front.
 	Drops map[string]uint64 `json:"drops,omitempty"`
 	// Err says why the tunnel carries nothing; empty when it does.
 	Err string `json:"error,omitempty"`
@@ -57,6 +58,11 @@ func (e *Engine) Tunnels() []TunnelStats {
 		s := TunnelStats{
 			VNI: t.vni, Device: t.dev.Name(), Remote: p.Remote.String(), Queues: len(t.queues),
 			Rx: t.rx.snapshot(), Tx: t.tx.snapshot(), Drops: t.drops.nonZero(),
+		}
+		if d, ok := t.dev.(interface{ Losses() map[string]uint64 }); ok {
+			for reason, n := range d.Losses() {
+				s.Drops["device_"+reason] += n
+			}
 		}
 		if p.Local.IsValid() {
 			s.Local = p.Local.String()

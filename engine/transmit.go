@@ -97,6 +97,10 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 	p := t.peer.Load()
 	mtu := c.engine.path.innerMTU(p)
+	if p.circular.Load() {
+		t.drops.add(DropLoop, len(frames))
+		return
+	}
 	m := &c.msg
 	m.start(p)
 	var bytes, super int
@@ -211,6 +215,7 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 	}
 	s := p.sockets[m.flow%sourceSockets]
 	limit := int(p.gsoLimit.Load())
+	tooLarge := false
 	if n > 1 && !c.engine.gsoOff.Load() && (limit == 0 || m.size < limit) {
 		err := s.send(m.segmented(), c.stages)
 		t.tx.calls.Add(1)
@@ -229,7 +234,7 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 		case unix.EINVAL, unix.EMSGSIZE:
 			// The path takes only smaller packets. One by one they can be
 			// fragmented.
-			p.gsoLimit.Store(int32(m.size))
+			tooLarge = true
 		default:
 			t.drops.add(sendDrop(err), n)
 			m.reset()
@@ -244,6 +249,9 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 			t.drops.add(sendDrop(err), 1)
 			return
 		}
+		if tooLarge { // had it been refused, too, its size would not be why
+			p.gsoLimit.Store(int32(m.size))
+		}
 		t.tx.frames.Add(1)
 		c.stages.sent.Add(1)
 	})
@@ -255,7 +263,8 @@ func sendDrop(err error) Drop {
 	switch err {
 	case unix.EMSGSIZE:
 		return DropTooLong
-	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EADDRNOTAVAIL, unix.ENODEV, unix.ECONNREFUSED:
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EADDRNOTAVAIL, unix.ENODEV, unix.ENXIO, unix.ECONNREFUSED,
+		unix.EINVAL: // our own address is no longer the machine's (net/ipv4/route.c, ip_route_output_key_hash_rcu)
 		return DropNoRoute
 	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 		return DropSocketFull

@@ -59,13 +59,16 @@ type peer struct {
 	v6      bool
 	sockets []*sourceSocket
 	mtu     pathMTU
+	device  string // the tunnel's
+	// circular is set while the route to the peer leads into the tunnel.
+	circular atomic.Bool
 	// Above this datagram length UDP_SEGMENT was refused for this peer, since
 	// the path's MTU is smaller; 0 means no such limit is known.
 	gsoLimit atomic.Int32
 }
 
 // newPeer checks and prepares a peer. Guarded by e.mu.
-func (e *Engine) newPeer(p Peer) (*peer, error) {
+func (e *Engine) newPeer(p Peer, device string) (*peer, error) {
 	r := p.Remote
 	switch {
 	case !r.IsValid():
@@ -84,6 +87,12 @@ func (e *Engine) newPeer(p Peer) (*peer, error) {
 	case !e.sources.listening(r.Is6()):
 		return nil, fmt.Errorf("remote address %s: the engine listens on no address of this family", r)
 	}
+	if e.routes != nil {
+		// No answer is no reason to refuse: the route may come later.
+		if loop, err := e.routes.circular(r, device); err == nil && loop {
+			return nil, fmt.Errorf("%w: remote address %s is routed into %s; give it a route through the underlay", ErrCircular, r, device)
+		}
+	}
 	dest, key, err := newSockaddr(netip.AddrPortFrom(r, e.port))
 	if err != nil {
 		return nil, err
@@ -92,7 +101,7 @@ func (e *Engine) newPeer(p Peer) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a UDP socket to send from: %w", err)
 	}
-	return &peer{Peer: p, key: key, dest: dest, src: newPktinfo(p.Local), v6: r.Is6(), sockets: sockets}, nil
+	return &peer{Peer: p, key: key, dest: dest, src: newPktinfo(p.Local), v6: r.Is6(), sockets: sockets, device: device}, nil
 }
 
 // mayUse reports whether the peer may use the frame's inner source address.

@@ -13,7 +13,7 @@ import (
 type allocation struct {
 	ID      int
 	Name    string // canonical hostname
-	Machine string // machine id
+	Machine string // machine id; empty: see unclaimed
 	Since   time.Time
 	Heard   time.Time // last sign of life; zero: none since the Host started
 }
@@ -126,9 +126,10 @@ func (a *allocator) active(al *allocation, now time.Time) bool {
 }
 
 // unheard reports whether the runner, known from before the Host started, has not
-// yet had the time to make itself heard. It is inactive, but may well be alive.
+// yet had the time to make itself heard. It is inactive, but may well be alive. So
+// may one that is not claimed, which a kernel's tunnel leads to.
 func (a *allocator) unheard(al *allocation, now time.Time) bool {
-	return al.Heard.IsZero() && now.Sub(al.Since) <= a.timeout
+	return al.unclaimed() || al.Heard.IsZero() && now.Sub(al.Since) <= a.timeout
 }
 
 // inactive lists the inactive allocations, the least recently heard of first.

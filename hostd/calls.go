@@ -26,6 +26,7 @@ func (r *refusal) Error() string { return r.text }
 type report struct {
 	counters    *api.Counters
 	problems    []string
+	firewall    *api.Firewall
 	underlayMTU int
 }
 
@@ -52,6 +53,8 @@ func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAns
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.opts.Now()
+	h.claim(q, from)
+	h.followRename(q)
 	got, isNew, recycled, err := h.table.register(q.Hostname, q.MachineID, q.PreviousID, now)
 	if err != nil {
 		h.log.Warn("a runner was refused", "runner", q.Hostname, "address", q.Address, "error", err)
@@ -59,6 +62,7 @@ func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAns
 	}
 	if recycled != nil {
 		h.log.Warn("a runner's id is recycled: all ids are taken and it was inactive the longest", "runner", recycled.Name, "id", recycled.ID, "for", got.Name)
+		h.dropAddresses(h.runners[recycled.ID])
 		if err := h.destroy(h.runners[recycled.ID]); err != nil {
 			h.log.Error("remove the VXLAN device of a recycled runner", "error", err)
 		}
@@ -90,6 +94,7 @@ func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAns
 	h.problems.Clear(problemKey(r))
 	h.problems.Set(problemKey(r)+" mtu", u.tight)
 	r.lastUsed, r.wasActive = time.Now(), true
+	h.bindAddresses(r)
 	h.log.Info("runner joined", "runner", r.Name, "id", r.ID, "subnet", h.plan.Subnet(r.ID), "address", r.remote, "new", isNew, "version", q.Version)
 	return h.answer(r), nil
 }
@@ -100,7 +105,7 @@ func (h *Host) answer(r *runner) api.RegisterAnswer {
 		SubnetConfig: h.plan.String(), Subnet: h.plan.Subnet(r.ID), Gateway: h.plan.Gateway(r.ID),
 		HostOnSubnet: h.plan.HostOn(r.ID), HostIP: h.plan.HostAddr(), HostPhysicalIP: r.local,
 		VNI: uint32(h.vni(r.ID)), VXLANPort: h.cfg.Overlay.VXLANPort, MTU: r.mtu,
-		HeartbeatInterval: h.cfg.Heartbeat.Interval.Seconds(), TimeoutFactor: h.cfg.Heartbeat.TimeoutFactor,
+		HeartbeatInterval: h.beat.Interval.Seconds(), TimeoutFactor: h.beat.TimeoutFactor,
 	}
 }
 
@@ -163,6 +168,9 @@ func (h *Host) heartbeat(name string, b api.Heartbeat) (api.HeartbeatAnswer, err
 		case !r.tunnel:
 			return unknown(fmt.Sprintf("runner %q has no tunnel here", name))
 		}
+		if err := b.CheckUsed(h.plan.Subnet(al.ID)); err != nil {
+			return api.HeartbeatAnswer{}, &refusal{http.StatusBadRequest, err.Error(), "a Runner tells of its own containers only"}
+		}
 	}
 	al, err := h.table.heartbeat(name, b.MachineID, h.opts.Now())
 	if err != nil {
@@ -170,9 +178,10 @@ func (h *Host) heartbeat(name string, b api.Heartbeat) (api.HeartbeatAnswer, err
 	}
 	r := h.runners[al.ID]
 	r.lastUsed = time.Now()
-	r.report = report{counters: &b.Counters, problems: b.Problems, underlayMTU: b.UnderlayMTU}
+	r.report = report{counters: &b.Counters, problems: b.Problems, firewall: b.Firewall, underlayMTU: b.UnderlayMTU}
+	h.noteUsed(r, b.UsedAddresses)
 	h.noteActivity(r, h.opts.Now())
-	return api.HeartbeatAnswer{RunnerID: r.ID, HostPhysicalIP: r.local, MTU: r.mtu, HeartbeatInterval: h.cfg.Heartbeat.Interval.Seconds()}, nil
+	return api.HeartbeatAnswer{RunnerID: r.ID, HostPhysicalIP: r.local, MTU: r.mtu, HeartbeatInterval: h.beat.Interval.Seconds()}, nil
 }
 
 // release frees one runner's allocation, active or not.
@@ -214,6 +223,7 @@ func (h *Host) cleanup() (api.CleanupAnswer, error) {
 func (h *Host) free(al *allocation) error {
 	r := h.runners[al.ID]
 	h.table.remove(al)
+	h.dropAddresses(r)
 	if err := h.destroy(r); err != nil {
 		err = fmt.Errorf("runner %s is released, but not all of it is gone: %w", al.Name, err)
 		h.log.Error("VXLAN device left behind", "runner", al.Name, "error", err)

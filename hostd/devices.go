@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 
 	"kohaku/conf"
 	"kohaku/internal/dataplane"
-	"kohaku/internal/firewall"
 	"kohaku/internal/link"
 )
 
@@ -45,18 +45,28 @@ func (h *Host) ensureMachine() {
 	// in by, so the kernel has nothing to redirect; send_redirects stays as it is.
 	_, err := h.links.EnsureSysctl("net/ipv4/ip_forward", "1")
 	h.problems.Set("forwarding", err)
-	changes, err := h.opts.Firewall.Ensure(firewall.Rules{Overlay: h.plan.Overlay()})
-	for _, c := range changes {
-		h.log.Info("firewall: " + c)
-	}
-	h.problems.Set("firewall", err)
+	h.ensureFirewall()
 }
 
+// alias is what a runner's device says about itself. One that is nobody's names no
+// runner.
 func (h *Host) alias(r *runner) link.Alias {
-	return link.Alias{
+	a := link.Alias{
 		VNI: uint32(h.vni(r.ID)), Remote: r.remote, Runner: r.Name, Machine: r.Machine,
 		Subnet: h.plan, ID: r.ID, Port: h.cfg.Overlay.VXLANPort,
 	}
+	if r.unclaimed() {
+		a.Runner = ""
+	}
+	return a
+}
+
+// macOf is the MAC of a runner's device when that is made.
+func (h *Host) macOf(r *runner) net.HardwareAddr {
+	if r.mac != nil {
+		return r.mac
+	}
+	return link.StableMAC(h.opts.MachineID, r.device)
 }
 
 func (h *Host) peer(r *runner) dataplane.Peer {
@@ -76,7 +86,10 @@ func (h *Host) build(r *runner) error {
 		return h.dress(r)
 	}
 	device, err := dataplane.Open(h.opts.Machine, h.links, h.log,
-		dataplane.TAP{Name: r.device, MTU: r.mtu, MAC: link.StableMAC(h.opts.MachineID, r.device)})
+		dataplane.Device{
+			Kind: h.cfg.Engine.Device, Name: r.device, MTU: r.mtu, MAC: h.macOf(r),
+			Addrs: []netip.Addr{h.plan.HostOn(r.ID), h.plan.HostAddr()},
+		})
 	if err != nil {
 		return err
 	}
@@ -91,6 +104,7 @@ func (h *Host) build(r *runner) error {
 		return fmt.Errorf("add the VXLAN tunnel to %s at %s: %w", r.Name, r.remote, err)
 	}
 	r.tunnel = true
+	h.wakeFirewall()
 	h.log.Info("VXLAN tunnel is up", "runner", r.Name, "id", r.ID, "device", r.device, "vni", h.vni(r.ID), "remote", r.remote, "mtu", r.mtu)
 	return nil
 }
@@ -146,6 +160,7 @@ func (h *Host) destroy(r *runner) error {
 	delete(h.runners, r.ID)
 	h.problems.Clear(problemKey(r))
 	h.problems.Clear(problemKey(r) + " mtu")
+	h.problems.Clear(problemKey(r) + " unclaimed")
 	if info, look := h.links.Device(r.device); look == nil && link.IsOurs(info.Alias) {
 		err = errors.Join(err, h.links.Delete(r.device))
 	}

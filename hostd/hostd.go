@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -19,11 +18,17 @@ import (
 
 	"kohaku/conf"
 	"kohaku/encap"
+	"kohaku/internal/api"
 	"kohaku/internal/dataplane"
 	"kohaku/internal/firewall"
 	"kohaku/internal/link"
 	"kohaku/internal/machine"
+	"kohaku/internal/metrics"
 	"kohaku/internal/problem"
+	"kohaku/internal/reserve"
+	"kohaku/internal/service"
+	"kohaku/internal/takeover"
+	"kohaku/internal/trust"
 )
 
 // Links is what the Host needs of this machine's network; link.Kernel has it.
@@ -46,6 +51,8 @@ type Links interface {
 // Firewall is what the Host needs of this machine's firewall.
 type Firewall interface {
 	Ensure(firewall.Rules) (changes []string, err error)
+	Watch(ctx context.Context)
+	Report() api.Firewall
 }
 
 // Options are the Host's surroundings. Zero fields mean the real ones.
@@ -57,11 +64,30 @@ type Options struct {
 	Links    Links
 	Firewall Firewall
 	Machine  dataplane.Machine
+	// Takeover has the kernel's VXLAN devices; nil beside Links that are not: there
+	// are none.
+	Takeover takeover.System
 	// Meter measures when a person asks the API for it; nil: that is refused.
 	Meter dataplane.Meter
 	Now   func() time.Time // with a monotonic reading, as time.Now gives it
+	// BootClock is what reservations of addresses go by.
+	BootClock reserve.Clock
+	// TrustClock is what tokens and credentials age by; zero: the machine's.
+	TrustClock trust.Clock
+	// Announce tells a person, once, on the Host's first start, the command that
+	// joins a runner and until when it does.
+	Announce func(command string, until time.Time)
 	// MachineID identifies this machine; empty: package machine finds it.
 	MachineID string
+
+	// Metrics are what Prometheus gets to read; nil: nothing.
+	Metrics *metrics.Set
+	// Supervisor is who started the daemon; nil: nobody who wants to know of it.
+	Supervisor *service.Supervisor
+	// Live is told that the loops turn.
+	Live *service.Live
+	// Settings has new ones, of which the heartbeat's are applied; nil: never.
+	Settings <-chan *conf.Host
 }
 
 func (o Options) withDefaults(cfg *conf.Host) (Options, error) {
@@ -71,17 +97,29 @@ func (o Options) withDefaults(cfg *conf.Host) (Options, error) {
 	if o.Ready == nil {
 		o.Ready = func(netip.AddrPort) {}
 	}
+	if o.Announce == nil {
+		o.Announce = func(string, time.Time) {}
+	}
 	if o.Links == nil {
 		o.Links = link.Kernel{}
+		if o.Takeover == nil {
+			o.Takeover = takeover.Kernel{}
+		}
 	}
 	if o.Firewall == nil {
-		o.Firewall = firewall.Firewall{}
+		o.Firewall = firewall.New(o.Log)
 	}
 	if o.Machine == nil {
-		o.Machine = dataplane.System{Engine: cfg.Engine, Log: o.Log}
+		o.Machine = dataplane.System{Engine: cfg.Engine, Log: o.Log, Keep: o.Supervisor}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Live == nil {
+		o.Live = new(service.Live)
+	}
+	if o.Metrics != nil {
+		o.Links = countedLinks{o.Links, o.Metrics}
 	}
 	if o.MachineID == "" {
 		var err error
@@ -96,9 +134,10 @@ func (o Options) withDefaults(cfg *conf.Host) (Options, error) {
 type runner struct {
 	*allocation
 	device string
-	remote netip.Addr // the runner's underlay address; zero: not known
-	local  netip.Addr // the Host's end on the underlay; zero: routing decides
-	mtu    int        // overlay, bytes
+	remote netip.Addr       // the runner's underlay address; zero: not known
+	local  netip.Addr       // the Host's end on the underlay; zero: routing decides
+	mtu    int              // overlay, bytes
+	mac    net.HardwareAddr // of a new device; nil: link.StableMAC's
 
 	tunnel    bool // the data plane has it
 	lastUsed  time.Time
@@ -118,8 +157,16 @@ type Host struct {
 	problems *problem.Set
 	start    time.Time
 	perf     *perfDesk
+	// tunnelsChanged has room for one: the firewall is to follow the tunnels.
+	tunnelsChanged chan struct{}
+	trust          *trust.Authority // nil: join = "open"
+	apiPort        uint16           // as Runners reach it
+	// Reservations of addresses; nil: they could not be read. It has a lock of its
+	// own, which may be taken with mu held, never the other way round.
+	reservations *reserve.Store
 
 	mu      sync.Mutex
+	beat    conf.Heartbeat // in force; may change while the daemon runs
 	table   *allocator
 	runners map[int]*runner
 }
@@ -127,8 +174,10 @@ type Host struct {
 func newHost(cfg *conf.Host, o Options) *Host {
 	timeout := cfg.Heartbeat.Interval * time.Duration(cfg.Heartbeat.TimeoutFactor)
 	return &Host{
-		cfg: cfg, plan: cfg.Overlay.Subnet, opts: o, log: o.Log, links: o.Links,
+		tunnelsChanged: make(chan struct{}, 1),
+		cfg:            cfg, plan: cfg.Overlay.Subnet, opts: o, log: o.Log, links: o.Links,
 		problems: problem.NewSet(o.Log), start: o.Now(), perf: newPerfDesk(),
+		beat:    cfg.Heartbeat,
 		table:   newAllocator(cfg.Overlay.Subnet.MaxRunners(), timeout),
 		runners: make(map[int]*runner),
 	}
@@ -156,6 +205,13 @@ func Run(ctx context.Context, cfg *conf.Host, opts Options) error {
 	}
 	defer listener.Close()
 	h := newHost(cfg, opts)
+	bound := listener.Addr().(*net.TCPAddr).AddrPort()
+	h.apiPort = bound.Port()
+	front, err := h.openFront(ctx, listener)
+	if err != nil {
+		return err
+	}
+	defer front.close()
 	if cfg.Overlay.Enabled {
 		if err := h.prepare(); err != nil {
 			return err
@@ -171,25 +227,33 @@ func Run(ctx context.Context, cfg *conf.Host, opts Options) error {
 	defer stop()
 	server := h.server()
 	var running sync.WaitGroup
-	failed := make(chan error, 1)
-	running.Go(func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("serve the API: %w", err)
-		}
-	})
+	failed := make(chan error, 2)
+	for _, l := range []net.Listener{front.api, front.admin} {
+		running.Go(func() {
+			if err := serve(server, l); err != nil {
+				failed <- err
+			}
+		})
+	}
+	if h.trust != nil {
+		running.Go(func() { h.trust.Run(loops) })
+	}
 	if cfg.Overlay.Enabled {
 		running.Go(func() { h.reconcileLoop(loops) })
 		running.Go(func() { h.failureLoop(loops) })
+		running.Go(func() { h.firewallLoop(loops) })
 	}
-	bound := listener.Addr().(*net.TCPAddr).AddrPort()
+	h.watchOver(loops, &running)
 	h.log.Info("the Host is ready", "api", bound, "overlay", h.plan, "vxlan_port", cfg.Overlay.VXLANPort)
 	opts.Ready(bound)
+	h.invite()
 
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 	h.log.Info("the Host ends; VXLAN devices stay for the next start")
+	h.flushReservations()
 	stop()
 	h.perf.close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
@@ -235,17 +299,34 @@ func (h *Host) prepare() error {
 	if err := h.checkReachable(); err != nil {
 		return err
 	}
+	old, err := h.takeOver()
+	if err != nil {
+		return err
+	}
+	if err := h.bringUp(old); err != nil {
+		return old.Undo(err)
+	}
+	return nil
+}
+
+// bringUp is the part of prepare that changes the machine. What was taken over from
+// the kernel comes first: its traffic waits.
+func (h *Host) bringUp(old takeover.Handover) (err error) {
 	if h.plane, err = h.opts.Machine.NewPlane(h.cfg.Overlay.VXLANPort); err != nil {
 		return fmt.Errorf("start VXLAN on UDP port %d: %w", h.cfg.Overlay.VXLANPort, err)
 	}
+	defer func() {
+		if err != nil {
+			h.plane.Close()
+		}
+	}()
+	if err := h.adopt(old); err != nil {
+		return err
+	}
 	if err := h.ensureHostDevice(); err != nil {
-		h.plane.Close()
 		return err
 	}
 	h.ensureMachine()
-	if err := h.recover(); err != nil {
-		h.plane.Close()
-		return err
-	}
-	return nil
+	h.openReservations()
+	return h.recover()
 }

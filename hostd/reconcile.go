@@ -12,14 +12,22 @@ import (
 
 // reconcileLoop looks after everything once per heartbeat interval.
 func (h *Host) reconcileLoop(ctx context.Context) {
-	tick := time.NewTicker(h.cfg.Heartbeat.Interval)
+	interval := h.interval()
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	alive := h.opts.Live.Loop("the reconciler")
+	defer alive.End()
 	for {
+		alive.Tick(interval)
 		select {
 		case <-ctx.Done():
 			return
+		case c := <-h.opts.Settings:
+			interval = h.apply(c)
+			tick.Reset(interval)
 		case <-tick.C:
 			h.reconcile()
+			h.opts.Supervisor.Status(h.statusLine())
 		}
 	}
 }
@@ -29,6 +37,7 @@ func (h *Host) reconcileLoop(ctx context.Context) {
 func (h *Host) reconcile() {
 	h.problems.Set("host device", h.ensureHostDevice())
 	h.ensureMachine()
+	h.flushReservations()
 	// From here on under the lock: a runner that joins in between would have a
 	// device that the list does not show.
 	h.mu.Lock()

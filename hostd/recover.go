@@ -23,8 +23,11 @@ func (h *Host) recover() error {
 	h.noteForeign(devices)
 	for _, info := range devices {
 		id, ok := conf.RunnerIDOfDevice(info.Name)
-		if !ok || !info.OursAs("tap") {
+		if !ok || !info.OursAs(h.cfg.Engine.Device) {
 			continue
+		}
+		if h.runners[id] != nil {
+			continue // taken over from the kernel just now
 		}
 		alias, err := h.usable(id, info)
 		if err == nil {
@@ -40,6 +43,8 @@ func (h *Host) recover() error {
 		}
 		r := &runner{allocation: h.table.byID[id], device: info.Name, remote: alias.Remote, mtu: info.MTU}
 		h.runners[id] = r
+		h.bindAddresses(r)
+		h.noteUnclaimed(r)
 		h.log.Info("VXLAN device found from an earlier run", "runner", r.Name, "id", id, "device", r.device, "remote", r.remote)
 		h.refresh(r)
 	}
@@ -49,7 +54,8 @@ func (h *Host) recover() error {
 // usable gives the alias of a tunnel device of ours if an allocation can be made of
 // it. The VNI may be that of another vxlan_id: it is given anew.
 func (h *Host) usable(id int, info link.Info) (link.Alias, error) {
-	if info.Type != "tap" {
+	// Of either kind: the one that the settings do not want is made anew.
+	if info.Type != conf.DeviceTAP && info.Type != conf.DeviceTUN {
 		return link.Alias{}, fmt.Errorf("it is of type %s, not a TAP", info.Type)
 	}
 	if info.Bare() {
@@ -61,6 +67,8 @@ func (h *Host) usable(id int, info link.Info) (link.Alias, error) {
 		return link.Alias{}, err
 	case a.ID != id:
 		return link.Alias{}, fmt.Errorf("the alias says runner id %d, the name says %d", a.ID, id)
+	case a.Runner == "" && a.Machine == "" && a.VNI != 0 && a.Remote.IsValid():
+		a.Runner = unclaimedName(id)
 	case a.Runner == "" || a.Machine == "":
 		return link.Alias{}, errors.New("the alias names no runner")
 	}
@@ -73,7 +81,7 @@ func (h *Host) noteForeign(devices []link.Info) {
 	blocked := make(map[int]bool)
 	var found error
 	for _, info := range devices {
-		if id, ok := conf.RunnerIDOfDevice(info.Name); ok && !info.OursAs("tap") {
+		if id, ok := conf.RunnerIDOfDevice(info.Name); ok && !info.OursAs(h.cfg.Engine.Device) {
 			blocked[id] = true
 			found = errors.Join(found, &link.ForeignError{Device: info})
 		}

@@ -225,3 +225,14 @@ func TestBuildFailureLeavesNothing(t *testing.T) {
 		t.Errorf("id %d", a.RunnerID)
 	}
 }
+
+// A route to the runner that leads into the overlay would send the tunnel through
+// itself.
+func TestRefusesCircularRoute(t *testing.T) {
+	w := newWorld(t)
+	w.mustStart()
+	w.kernel.SetPath(runnerAddr, link.Path{Local: hostAddr, Device: "vxkr2", MTU: 1450})
+	w.refused(request("node1", runnerID, runnerAddr), 400, "leads into the overlay (by vxkr2)")
+	w.kernel.SetPath(runnerAddr, link.Path{Local: hostAddr, Device: "eth0", MTU: 1500})
+	w.join(request("node1", runnerID, runnerAddr))
+}

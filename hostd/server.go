@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"kohaku/internal/api"
+	"kohaku/internal/metrics"
 )
 
 // Limits of the API's server. A runner's calls are small and quick.
@@ -25,6 +26,7 @@ const (
 func (h *Host) server() *http.Server {
 	return &http.Server{
 		Handler:           h.handler(),
+		ConnContext:       markAdmin,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
@@ -37,6 +39,10 @@ func (h *Host) handler() http.Handler {
 		q, err := api.DecodeRegister(r.Body)
 		if err != nil {
 			h.reply(w, nil, badBody(err))
+			return
+		}
+		if err := callerOf(r).mayRegister(q); err != nil {
+			h.reply(w, nil, err)
 			return
 		}
 		a, err := h.register(q, peerOf(r))
@@ -54,6 +60,7 @@ func (h *Host) handler() http.Handler {
 			return
 		}
 		a, err := h.heartbeat(name, b)
+		a.RenewCredential = callerOf(r).renew
 		h.reply(w, a, err)
 	})
 	mux.HandleFunc("GET "+api.PathStatus, func(w http.ResponseWriter, _ *http.Request) {
@@ -73,13 +80,17 @@ func (h *Host) handler() http.Handler {
 		h.reply(w, a, err)
 	})
 	h.handlePerf(mux)
-	mux.HandleFunc("GET "+api.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
-		h.reply(w, api.Health{Status: "ok"}, nil)
-	})
+	h.handleJoin(mux)
+	h.handleAddressReads(mux)
+	h.handleAddressWrites(mux)
+	mux.Handle("GET "+api.PathHealth, metrics.Health(h.unhealthy))
+	if h.opts.Metrics != nil {
+		mux.Handle("GET "+api.PathMetrics, h.opts.Metrics.Handler())
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.reply(w, nil, &refusal{http.StatusNotFound, "there is no call " + r.Method + " " + api.Printable(r.URL.Path), "the calls begin with /api/"})
 	})
-	return mux
+	return h.opts.Metrics.API(mux, h.guard(mux))
 }
 
 // reply sends the answer, or the error in the API's form.
@@ -116,7 +127,7 @@ func nameIn(r *http.Request) (string, error) {
 	if err != nil {
 		return "", &refusal{http.StatusBadRequest, err.Error(), ""}
 	}
-	return name, nil
+	return name, callerOf(r).mustBe(name)
 }
 
 // peerOf is the address that the call came from.

@@ -33,13 +33,15 @@ func (h *Host) status() api.Status {
 		},
 		Problems: h.problems.List(),
 	}
+	fw := h.opts.Firewall.Report()
+	s.Firewall = &fw
 	for _, al := range h.table.all() {
 		r := h.runners[al.ID]
 		a := api.Allocation{
 			RunnerName: r.Name, RunnerID: r.ID, Subnet: h.plan.Subnet(r.ID), Gateway: h.plan.Gateway(r.ID),
 			PhysicalIP: r.remote, IsActive: h.table.active(al, now), LastUsed: r.lastUsed, VXLANDevice: r.device,
 			HostOnSubnet: h.plan.HostOn(r.ID), HostPhysicalIP: r.local, VNI: uint32(h.vni(r.ID)), MTU: r.mtu, MachineID: r.Machine,
-			RunnerCounters: r.report.counters, RunnerProblems: r.report.problems,
+			RunnerCounters: r.report.counters, RunnerProblems: r.report.problems, RunnerFirewall: r.report.firewall,
 		}
 		if t, ok := counters[h.vni(r.ID)]; ok {
 			a.Counters = &t.Counters

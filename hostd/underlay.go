@@ -73,6 +73,10 @@ func (h *Host) toward(remote netip.Addr, runnerMTU int) (underlay, error) {
 	if path.Own && !remote.IsLoopback() {
 		return underlay{}, fmt.Errorf("%s is the Host's own address: a Runner needs a machine (or a network namespace) of its own", remote)
 	}
+	if link.OurName(path.Device) {
+		return underlay{}, fmt.Errorf("the route to %s leads into the overlay (by %s): the tunnel would run through itself; "+
+			"give this machine a route to it through the underlay", remote, path.Device)
+	}
 	u := underlay{local: path.Local}
 	if a := h.cfg.Host.ReachableAddress; a.IsValid() {
 		if a.Is4() != remote.Is4() {

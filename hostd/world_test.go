@@ -4,6 +4,7 @@ package hostd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"kohaku/internal/firewall"
 	"kohaku/internal/link"
 	"kohaku/internal/link/linktest"
+	"kohaku/internal/trust"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,24 +71,48 @@ func (f *fakeFirewall) Ensure(r firewall.Rules) ([]string, error) {
 	return nil, f.err
 }
 
+func (f *fakeFirewall) Watch(ctx context.Context) { <-ctx.Done() }
+
+func (f *fakeFirewall) Report() api.Firewall { return api.Firewall{Backends: []string{"fake"}} }
+
+// logBuffer is a log that is read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // world is a Host's machine.
 type world struct {
-	t        *testing.T
-	cfg      *conf.Host
-	kernel   *linktest.Fake
-	machine  *dataplanetest.Machine
-	firewall *fakeFirewall
-	clock    *clock
-	log      *bytes.Buffer
-	host     *Host
-	meter    dataplane.Meter // nil: the Host cannot measure
+	t          *testing.T
+	cfg        *conf.Host
+	kernel     *linktest.Fake
+	machine    *dataplanetest.Machine
+	firewall   *fakeFirewall
+	clock      *clock
+	log        *logBuffer
+	host       *Host
+	meter      dataplane.Meter // nil: the Host cannot measure
+	trustClock trust.Clock
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, cfg: conf.DefaultHost(), kernel: linktest.NewFake(hostAddr, 1500),
-		firewall: &fakeFirewall{}, clock: &clock{now: time.Now()}, log: &bytes.Buffer{},
+		firewall: &fakeFirewall{}, clock: &clock{now: time.Now()}, log: &logBuffer{},
 	}
+	w.cfg.Host.Join, w.cfg.Host.StateDir = conf.JoinOpen, t.TempDir()
 	w.machine = dataplanetest.NewMachine(w.kernel)
 	w.kernel.Put(link.Info{Name: "eth0", Type: "veth", MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(hostAddr, 24)}})
 	return w

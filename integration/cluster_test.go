@@ -71,6 +71,7 @@ func newCluster(t *testing.T, c lab.UnderlayConfig, engine ...string) *cluster {
 	k := &cluster{Underlay: newUnderlay(t, c), t: t, dir: t.TempDir()}
 	k.config[theHost] = k.write("host.toml", fmt.Sprintf(`[host]
 bind = "0.0.0.0:%d"
+join = "open"
 state_dir = %q
 
 [heartbeat]
@@ -272,18 +273,27 @@ type daemon struct {
 // launch starts the program on a machine. It ends with the test at the latest.
 func launch(t *testing.T, n *lab.Node, args ...string) *daemon {
 	t.Helper()
+	return launchProgram(t, n, nil, must(kohakuBinary())(t), args...)
+}
+
+// launchProgram starts a program on a machine, with more in its environment.
+func launchProgram(t *testing.T, n *lab.Node, env []string, program string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, name: strings.Join(args[:1], " ") + " on " + n.Name(), errOut: &lockedBuffer{}, done: make(chan struct{})}
 	socket := filepath.Join(must(os.MkdirTemp("", "notify"))(t), "s")
 	var err error
 	d.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	check(t, err)
 	// Not the test's context: a daemon ends in order.
-	d.cmd = n.Command(context.Background(), must(kohakuBinary())(t), args...)
+	d.cmd = n.Command(context.Background(), program, args...)
 	d.cmd.Stdout, d.cmd.Stderr = d.errOut, d.errOut
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
+	d.cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+socket), env...)
 	check(t, d.cmd.Start())
 	go func() {
 		d.err = d.cmd.Wait()
+		// With it go the descriptors that were passed to a supervisor and that
+		// nobody has taken; they would keep the devices in use.
+		d.notify.Close()
 		close(d.done)
 	}()
 	t.Cleanup(func() {
@@ -312,15 +322,30 @@ func (d *daemon) waitReady() {
 		default:
 		}
 		check(d.t, d.notify.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
-		n, err := d.notify.Read(buf)
-		if err != nil {
-			return fmt.Errorf("not ready yet: %w\n%s", err, d.log())
+		// Of what else is said before, such as descriptors to keep, there may be
+		// much, and who says it waits for its reader.
+		for {
+			n, err := d.notify.Read(buf)
+			if err != nil {
+				return fmt.Errorf("not ready yet: %w\n%s", err, d.log())
+			}
+			if strings.Contains(string(buf[:n]), "READY=1") {
+				check(d.t, d.notify.SetReadDeadline(time.Time{}))
+				go d.drain()
+				return nil
+			}
 		}
-		if !strings.Contains(string(buf[:n]), "READY=1") {
-			return fmt.Errorf("notified %q", buf[:n])
-		}
-		return nil
 	})
+}
+
+// drain reads on, as a supervisor does, until the process has ended.
+func (d *daemon) drain() {
+	buf := make([]byte, 4096)
+	for {
+		if _, err := d.notify.Read(buf); err != nil {
+			return
+		}
+	}
 }
 
 // end sends a signal and returns how the process ended.

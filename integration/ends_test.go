@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"testing"
 
+	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/engine"
 	"kohaku/internal/lab"
 	"kohaku/tun"
+	"kohaku/tun/l3"
 )
 
 // Two machines with one overlay device each. Either device is ours or the
@@ -38,8 +40,9 @@ var (
 type kind string
 
 const (
-	ours   kind = "ours"
-	kernel kind = "kernel"
+	ours    kind = "ours"
+	oursTUN kind = "tun" // ours, on an L3 TUN
+	kernel  kind = "kernel"
 )
 
 // end is one end of an overlay link.
@@ -73,7 +76,8 @@ type linkConfig struct {
 	v6          bool // underlay
 	mtu         int  // underlay
 	profile     lab.Profile
-	noTX        [2]bool // transmit checksum offload off at eth0, left and right
+	noTX        [2]bool       // transmit checksum offload off at eth0, left and right
+	off         conf.Offloads // offloads that ours does without
 }
 
 func (c linkConfig) name() string {
@@ -114,20 +118,38 @@ func newLink(t *testing.T, c linkConfig) *link {
 		}
 	}
 	l := &link{mtu: c.mtu - encap.Overhead(c.v6)}
-	l.left = l.newEnd(t, u.Hosts[0], u.Hosts[1], c.left, c.v6, 0)
-	l.right = l.newEnd(t, u.Hosts[1], u.Hosts[0], c.right, c.v6, 1)
+	l.left = l.newEndWithout(t, u.Hosts[0], u.Hosts[1], c.left, c.v6, 0, c.off)
+	l.right = l.newEndWithout(t, u.Hosts[1], u.Hosts[0], c.right, c.v6, 1, c.off)
 	return l
 }
 
 func (l *link) newEnd(t *testing.T, host, peer *lab.UnderlayHost, k kind, v6 bool, i int) *end {
 	t.Helper()
+	return l.newEndWithout(t, host, peer, k, v6, i, conf.Offloads{})
+}
+
+// newEndWithout is newEnd without some offloads.
+func (l *link) newEndWithout(t *testing.T, host, peer *lab.UnderlayHost, k kind, v6 bool, i int, off conf.Offloads) *end {
+	t.Helper()
 	e := &end{UnderlayHost: host, kind: k, v4: overlay4[i], v6: overlay6[i], dev: lab.Port{Node: host.Node, Name: overlayDevice}}
 	switch k {
-	case ours:
-		e.engine = newEngine(t, host.Node, engine.Config{UDPGSO: true, UDPGRO: true})
-		addTunnel(t, host.Node, e.engine, overlayDevice, l.mtu, engine.Tunnel{
-			VNI: overlayVNI, Peer: engine.Peer{Remote: peer.Addr(v6), Local: host.Addr(v6)},
-		})
+	case ours, oursTUN:
+		e.engine = newEngine(t, host.Node, engine.Config{UDPGSO: !off.UDPGSO, UDPGRO: !off.UDPGRO})
+		tunnel := engine.Tunnel{VNI: overlayVNI, Peer: engine.Peer{Remote: peer.Addr(v6), Local: host.Addr(v6)}}
+		check(t, host.Do(func() (err error) {
+			if k == ours {
+				tunnel.Device, err = tun.OpenTAP(overlayDevice, tun.Options{MTU: l.mtu, TSO: !off.TSO, USO: !off.USO})
+			} else {
+				tunnel.Device, err = l3.Open(overlayDevice, l3.Options{MTU: l.mtu, Addrs: []netip.Addr{e.v4, e.v6}, NoOffloads: off.TSO || off.USO})
+			}
+			if err != nil {
+				return err
+			}
+			if err := e.engine.Add(tunnel); err != nil {
+				return errors.Join(err, tunnel.Device.Close())
+			}
+			return nil
+		}))
 		check(t, host.SetUp(overlayDevice))
 	case kernel:
 		check(t, host.AddKernelVXLAN(lab.KernelVXLAN{

@@ -39,6 +39,10 @@ func play(role string) int {
 	switch role {
 	case roleManyTunnels:
 		err = playManyTunnels()
+	case roleManyRunners:
+		err = playManyRunners()
+	case roleRefuse:
+		err = playRefuse()
 	default:
 		err = fmt.Errorf("no role %q", role)
 	}

@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what building, testing and the demo need, on Debian and Ubuntu, and
-# only what is missing. kohaku itself needs iptables at run time; the others
-# are for the tests: tshark reads what we send, iperf3 is the other end of
-# kohaku perf, iproute2 is how a person looks at the result.
+# only what is missing. kohaku itself needs iptables at run time, and nft to
+# name what stands in its way; the others are for the tests: firewalld and a bus
+# for it, started by the tests in namespaces of their own; tshark reads what we
+# send, iperf3 is the other end of kohaku perf, debootstrap makes the system
+# that the package is tested in, iproute2 is how a person looks at the result.
+# Docker Engine and a static busybox are for the integration tests, which run
+# engines of their own; a service that the package starts is not needed and may
+# be stopped.
 set -eu
 
 missing=""
@@ -14,8 +19,20 @@ need() { # command, package
 PATH="$PATH:/usr/sbin:/sbin"
 need ip iproute2
 need iptables iptables
+need nft nftables
+need firewalld firewalld
+need firewall-cmd firewalld
+need dbus-daemon dbus-daemon
 need tshark tshark
 need iperf3 iperf3
+need debootstrap debootstrap
+need dockerd docker.io
+need docker docker-cli # part of docker.io before Debian 13
+# The package busybox has one, too, that needs libraries: no use in an image
+# that has nothing else.
+if ! command -v busybox >/dev/null 2>&1 || ldd "$(command -v busybox)" >/dev/null 2>&1; then
+	missing="$missing busybox-static"
+fi
 
 if [ -n "$missing" ]; then
 	if ! command -v apt-get >/dev/null 2>&1; then
@@ -28,6 +45,7 @@ if [ -n "$missing" ]; then
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -q
+	apt-cache show docker-cli >/dev/null 2>&1 || missing=$(echo "$missing" | sed 's/ docker-cli//')
 	# shellcheck disable=SC2086 # a list of words
 	apt-get install -y -q --no-install-recommends $missing
 fi

@@ -18,34 +18,51 @@ import (
 // is one that waiting will not cure.
 func (r *Runner) stayJoined(ctx context.Context) error {
 	retry := r.opts.Retry
+	alive := r.opts.Live.Loop("the talk with the Host")
+	defer alive.End()
 	for {
-		interval, name, err := r.join(ctx)
+		alive.Tick(maxRetry)
+		path, _ := r.self(ctx) // an error comes again from joining
+		again, err := r.stay(ctx, path.Local)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil && !r.isBuilt() && hopeless(err) {
 			return err
 		}
-		if r.problems.Set("host", err) {
+		if again {
 			retry = r.opts.Retry
-			r.stayWith(ctx, interval, name)
 			continue
 		}
-		if !pause(ctx, retry) {
-			return nil
+		r.problems.Set("host", err)
+		if r.pauseOrMoved(ctx, retry, path.Local) {
+			retry = r.opts.Retry
+		} else {
+			retry = min(2*retry, maxRetry)
 		}
-		retry = min(2*retry, maxRetry)
 	}
 }
 
-// stayWith is the time from one registration to the next.
-func (r *Runner) stayWith(ctx context.Context, interval time.Duration, name string) {
-	perf, end := context.WithCancel(ctx)
+// stay is one registration with the time to the next: until the Host asks for it,
+// or this machine's path to the Host becomes another. again says that it is time
+// for that; else the registration failed with err. from is what the path begins
+// with, zero when there is none.
+func (r *Runner) stay(ctx context.Context, from netip.Addr) (again bool, err error) {
+	ctx, end := context.WithCancel(ctx)
 	var group sync.WaitGroup
-	group.Go(func() { r.answerPerf(perf, name) })
-	r.beat(ctx, interval, name)
-	end()
-	group.Wait()
+	defer group.Wait()
+	defer end()
+	group.Go(func() { r.followPath(ctx, from, end) })
+	interval, name, err := r.join(ctx)
+	switch {
+	case err == nil:
+		r.problems.Clear("host")
+		group.Go(func() { r.answerPerf(ctx, name) })
+		r.beat(ctx, interval, name)
+	case ctx.Err() == nil:
+		return false, err
+	}
+	return true, nil
 }
 
 // join registers once and builds what the Host answers. name is the one to send
@@ -55,10 +72,12 @@ func (r *Runner) join(ctx context.Context) (interval time.Duration, name string,
 	if err != nil {
 		return 0, "", err
 	}
+	start := time.Now()
 	answer, err := r.opts.Host.Register(ctx, api.RegisterRequest{
 		Hostname: r.name, MachineID: r.opts.MachineID, Address: self.Local, UnderlayMTU: self.MTU,
 		PreviousID: r.current().id, Settings: r.settings(), Version: r.opts.Version,
 	})
+	r.contact.note(r.opts.Metrics, "register", start, err)
 	if err != nil {
 		return 0, "", err
 	}
@@ -104,6 +123,7 @@ func (r *Runner) self(ctx context.Context) (link.Path, error) {
 		if err == nil {
 			path.Local = path.Local.Unmap()
 			if a := r.cfg.Runner.Address; a.IsValid() {
+				r.problems.Set("address", r.checkOwn(a))
 				path.Local = a
 			}
 			return path, nil
@@ -113,6 +133,16 @@ func (r *Runner) self(ctx context.Context) (link.Path, error) {
 		}
 	}
 	return link.Path{}, fmt.Errorf("find this machine's underlay address: %w (set `address` in the [runner] section, or check the underlay)", firstErr)
+}
+
+// checkOwn says so when the address that the settings give is not this machine's:
+// no frame could leave from it.
+func (r *Runner) checkOwn(a netip.Addr) error {
+	if path, err := r.links.PathTo(a); err == nil && !path.Own {
+		return fmt.Errorf("address = %q in the [runner] section is not an address of this machine: no traffic of the overlay can leave from it "+
+			"(correct it, or remove it so that it is found)", a)
+	}
+	return nil
 }
 
 // hostAddrs resolves the Host's name; usually it is an address already.
@@ -139,25 +169,28 @@ func (r *Runner) hostAddrs(ctx context.Context) ([]netip.Addr, error) {
 // beat sends heartbeats until the Runner has to register again, or ctx ends. A Host
 // that does not answer is no reason to: traffic goes on, and so do heartbeats.
 func (r *Runner) beat(ctx context.Context, interval time.Duration, name string) {
+	alive := r.opts.Live.Loop("the talk with the Host")
+	alive.Tick(interval)
 	for pause(ctx, interval) {
+		alive.Tick(interval)
 		s := r.current()
 		self, err := r.self(ctx)
 		if !r.problems.Set("underlay", err) {
 			continue
 		}
 		if self.Local != s.local {
-			r.log.Warn("the underlay address of this machine has changed: registering again", "was", s.local, "is", self.Local)
-			// Connections from the old address would only time out.
-			r.opts.Host.Close()
+			r.sayMoved(s.local, self.Local)
 			return
 		}
+		start := time.Now()
 		answer, err := r.opts.Host.Heartbeat(ctx, name, api.Heartbeat{
 			MachineID: r.opts.MachineID, RunnerID: s.id, Address: s.local, UnderlayMTU: self.MTU,
-			Counters: r.counters(), Problems: api.FitProblems(r.problems.List()),
+			Counters: r.counters(), Problems: api.FitProblems(r.problems.List()), Firewall: api.FitFirewall(r.opts.Firewall.Report()), UsedAddresses: r.used(s),
 		})
 		if ctx.Err() != nil {
 			return
 		}
+		r.contact.note(r.opts.Metrics, "heartbeat", start, err)
 		if api.IsNotFound(err) {
 			r.log.Warn("the Host asks this Runner to register again", "error", err)
 			return

@@ -45,8 +45,12 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s = %q, want %q", path, got, want)
 		}
 	}
-	if want := (firewall.Rules{Overlay: plan.Overlay(), Masquerade: true}); w.firewall.rules != want {
-		t.Errorf("firewall %+v", w.firewall.rules)
+	want := firewall.Rules{
+		Overlay: plan.Overlay(), Masquerade: true, Port: 4789, Peer: hostAddr,
+		Trusted: []string{"kohaku-overlay", "vxlan0"}, Underlay: []string{"eth0"},
+	}
+	if got := w.firewall.current(); !got.Equal(want) {
+		t.Errorf("firewall %+v", got)
 	}
 	q := w.host.lastRequest()
 	if q.Hostname != "node1" || q.MachineID != machineID || q.Address != ownAddr || q.UnderlayMTU != 1500 || q.PreviousID != 0 || q.Version != "v0" {

@@ -27,7 +27,11 @@ func (r *Runner) keep(ctx context.Context) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
 	var repair <-chan time.Time
+	alive := r.opts.Live.Loop("the reconciler")
+	defer alive.End()
 	for {
+		alive.Tick(keepInterval)
+		r.opts.Supervisor.Status(r.statusLine())
 		select {
 		case <-ctx.Done():
 			return
@@ -41,6 +45,11 @@ func (r *Runner) keep(ctx context.Context) {
 			if !r.reconcile(true) {
 				repair = time.After(repairDelay)
 			}
+		case <-r.changedHere:
+			r.reconcile(false)
+			if r.takeFresh() {
+				r.ensureMachine(r.current())
+			}
 		case <-tick.C:
 			r.reconcile(false)
 			if s := r.current(); s.id != 0 {
@@ -48,6 +57,16 @@ func (r *Runner) keep(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// takeFresh reports whether a device was made since it was last asked: settings
+// that go with a device are then to be made, too.
+func (r *Runner) takeFresh() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.fresh
+	r.fresh = false
+	return was && r.shape.id != 0
 }
 
 // reconcile builds what is to be built once more; dead says that the tunnel's

@@ -4,7 +4,6 @@ package runnerd
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 
@@ -33,24 +32,36 @@ func (r *Runner) build(s shape) error {
 	if err := r.ensureBridge(s); err != nil {
 		return err
 	}
-	if err := r.ensureTunnel(s); err != nil {
+	if err := r.ensureTunnelAlone(s); err != nil {
 		return err
 	}
 	if err := r.ensureUp(s); err != nil {
 		return err
 	}
 	r.built = true
+	r.keepPorts()
+	r.serveContainers(s)
 	return nil
 }
 
 func (r *Runner) ensureBridge(s shape) error {
 	const bridge = conf.BridgeDevice
-	if _, err := r.links.EnsureBridge(bridge, link.StableMAC(r.opts.MachineID, bridge)); err != nil {
+	if err := r.clearBridgeName(); err != nil {
+		return err
+	}
+	changed, err := r.links.EnsureBridge(bridge, link.StableMAC(r.opts.MachineID, bridge))
+	if err != nil {
 		return err
 	}
 	info, err := r.links.Device(bridge)
 	if err != nil {
 		return err
+	}
+	if changed {
+		r.fresh = true
+	}
+	if changed && r.built && info.Alias == "" {
+		r.log.Warn("the bridge was gone and is made anew", "device", bridge)
 	}
 	// The stale addresses go before the alias that tells of them.
 	stale := link.Stale(s.plan, info.Alias)
@@ -98,6 +109,7 @@ func (r *Runner) ensureUp(s shape) error {
 // end: tunnels may work regardless.
 func (r *Runner) ensureMachine(s shape) {
 	const bridge = conf.BridgeDevice
+	r.takeFresh() // whatever is new is looked after here
 	_, err := r.links.EnsureSysctl("net/ipv4/ip_forward", "1")
 	r.problems.Set("forwarding", err)
 	// A container's packet to the overlay comes in and goes out by the bridge, and
@@ -108,11 +120,24 @@ func (r *Runner) ensureMachine(s shape) {
 	// Containers are not to steer this machine's own routing.
 	r.sysctl("net/ipv4/conf/"+bridge+"/accept_redirects", "0")
 	r.sysctl("net/ipv6/conf/"+bridge+"/accept_ra", "0")
-	changes, err := r.opts.Firewall.Ensure(firewall.Rules{Overlay: s.plan.Overlay(), Masquerade: true})
+	changes, err := r.opts.Firewall.Ensure(r.firewallRules(s))
 	for _, c := range changes {
 		r.log.Info("firewall: " + c)
 	}
 	r.problems.Set("firewall", err)
+}
+
+// firewallRules are what this machine's firewall must let through. VXLAN comes from
+// the Host and from nobody else.
+func (r *Runner) firewallRules(s shape) firewall.Rules {
+	rules := firewall.Rules{
+		Overlay: s.plan.Overlay(), Masquerade: true, Port: s.port, Peer: s.remote,
+		Trusted: []string{conf.BridgeDevice, conf.RunnerTunnelDevice},
+	}
+	if path, err := r.links.PathTo(s.remote); err == nil && !path.Own {
+		rules.Underlay = []string{path.Device}
+	}
+	return rules
 }
 
 // sysctl sets what is good to have; a kernel without the setting needs no setting.
@@ -134,6 +159,9 @@ func (r *Runner) takeOver() error {
 	if err != nil {
 		return err
 	}
+	if info.Type == "vxlan" && r.opts.Takeover != nil {
+		return r.takeOverKernel()
+	}
 	if !info.OursAs("tap") {
 		return &link.ForeignError{Device: info}
 	}
@@ -150,17 +178,5 @@ func (r *Runner) takeOver() error {
 			s.local = path.Local
 		}
 	}
-	r.mu.Lock()
-	err = r.build(s)
-	r.mu.Unlock()
-	if err != nil {
-		if hopeless(err) {
-			return err
-		}
-		r.problems.Set("overlay", fmt.Errorf("take over the VXLAN tunnel of an earlier run: %w", err))
-		return nil
-	}
-	r.ensureMachine(s)
-	r.ready()
-	return nil
+	return r.resume(s)
 }

@@ -21,15 +21,21 @@ import (
 	"kohaku/conf"
 	"kohaku/internal/api"
 	"kohaku/internal/dataplane"
+	"kohaku/internal/docker"
 	"kohaku/internal/firewall"
 	"kohaku/internal/link"
 	"kohaku/internal/machine"
+	"kohaku/internal/metrics"
 	"kohaku/internal/problem"
+	"kohaku/internal/service"
+	"kohaku/internal/takeover"
+	"kohaku/internal/trust"
 )
 
 // Links is what the Runner needs of this machine's network; link.Kernel has it.
 type Links interface {
 	Device(name string) (link.Info, error)
+	Devices() ([]link.Info, error)
 	EnsureBridge(name string, mac net.HardwareAddr) (bool, error)
 	EnsureMaster(device, bridge string) (bool, error)
 	EnsureMTU(device string, mtu int) (bool, error)
@@ -42,11 +48,22 @@ type Links interface {
 	Delete(device string) error
 	PathTo(netip.Addr) (link.Path, error)
 	Uses(skip func(device string) bool) ([]link.Use, error)
+	// Watch tells that something of the network has changed; see link.Kernel.
+	Watch(context.Context) (<-chan struct{}, error)
+}
+
+// Docker keeps the network for containers; docker.Keeper does.
+type Docker interface {
+	Run(context.Context)
+	Want(docker.Network)
+	Used() []netip.Addr
 }
 
 // Firewall is what the Runner needs of this machine's firewall.
 type Firewall interface {
 	Ensure(firewall.Rules) (changes []string, err error)
+	Watch(ctx context.Context)
+	Report() api.Firewall
 }
 
 // HostAPI is what the Runner calls on the Host; api.Client has it.
@@ -72,7 +89,14 @@ type Options struct {
 	Links    Links
 	Firewall Firewall
 	Machine  dataplane.Machine
+	// Takeover has the kernel's VXLAN devices; nil beside Links that are not: there
+	// are none.
+	Takeover takeover.System
 	Host     HostAPI
+	// Docker is left alone when [docker] is not enabled, whatever stands here.
+	Docker Docker
+	// ListenFacts opens the listener where containers ask for facts.
+	ListenFacts func(context.Context, netip.AddrPort) (net.Listener, error)
 	// Meter measures when the Host asks; nil: the Host is not asked whether it
 	// wants anything measured.
 	Meter dataplane.Meter
@@ -81,6 +105,13 @@ type Options struct {
 	// Retry is the first pause after a failed registration; it doubles up to
 	// maxRetry. 0: half a second.
 	Retry time.Duration
+
+	// Metrics are what Prometheus gets to read; nil: nothing.
+	Metrics *metrics.Set
+	// Supervisor is who started the daemon; nil: nobody who wants to know of it.
+	Supervisor *service.Supervisor
+	// Live is told that the loops turn.
+	Live *service.Live
 }
 
 const (
@@ -97,19 +128,31 @@ func (o Options) withDefaults(cfg *conf.Runner) (Options, error) {
 	}
 	if o.Links == nil {
 		o.Links = link.Kernel{}
+		if o.Takeover == nil {
+			o.Takeover = takeover.Kernel{}
+		}
 	}
 	if o.Firewall == nil {
-		o.Firewall = firewall.Firewall{}
+		o.Firewall = firewall.New(o.Log)
 	}
 	if o.Machine == nil {
-		o.Machine = dataplane.System{Engine: cfg.Engine, Log: o.Log}
+		o.Machine = dataplane.System{Engine: cfg.Engine, Log: o.Log, Keep: o.Supervisor}
+	}
+	if o.ListenFacts == nil {
+		o.ListenFacts = listenFacts
 	}
 	if o.Retry == 0 {
 		o.Retry = firstRetry
 	}
+	if o.Live == nil {
+		o.Live = new(service.Live)
+	}
+	if o.Metrics != nil {
+		o.Links = countedLinks{o.Links, o.Metrics}
+	}
 	var err error
 	if o.Host == nil {
-		if o.Host, err = api.NewClient(cfg.Runner.Host); err != nil {
+		if o.Host, err = api.NewClient(cfg.Runner.Host, api.WithCredential(trust.NewKeeper(cfg.Runner.StateDir, o.Log))); err != nil {
 			return o, err
 		}
 	}
@@ -130,11 +173,22 @@ type Runner struct {
 	problems *problem.Set
 	failures chan dataplane.Failure
 	ready    func()
+	contact  contact
+
+	docker Docker // nil: not enabled
+	facts  *factServer
+
+	// Each has a token when something of this machine's network has changed: one
+	// for those who keep it, one for those who talk to the Host.
+	changedHere  chan struct{}
+	changedRoute chan struct{}
 
 	mu    sync.Mutex
 	built bool  // shape was built at least once
 	shape shape // what is or is to be built; the zero shape: nothing
 	wire  wire
+	ports []link.Info // of the bridge, as last seen
+	fresh bool        // a device was made since ensureMachine ran
 }
 
 // Run is the Runner from start to end. It returns nil after ctx is cancelled, and
@@ -151,9 +205,15 @@ func Run(ctx context.Context, cfg *conf.Runner, opts Options) error {
 	}
 	defer opts.Host.Close()
 	r := newRunner(cfg, name, opts)
+	if err := r.openDocker(); err != nil {
+		return err
+	}
 	if !cfg.Overlay.Enabled {
 		r.log.Warn("the overlay is disabled: no VXLAN tunnel is made (set enabled = true in the [overlay] section of runner.toml)")
+		var running sync.WaitGroup
+		r.watchOver(ctx, &running)
 		r.ready()
+		running.Wait()
 		<-ctx.Done()
 		return nil
 	}
@@ -172,6 +232,13 @@ func Run(ctx context.Context, cfg *conf.Runner, opts Options) error {
 		}
 	})
 	running.Go(func() { r.keep(loops) })
+	r.watchOver(loops, &running)
+	running.Go(func() { r.opts.Firewall.Watch(loops) })
+	running.Go(func() { r.watch(loops) })
+	running.Go(func() { r.facts.run(loops) })
+	if r.docker != nil {
+		running.Go(func() { r.docker.Run(loops) })
+	}
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
@@ -191,10 +258,13 @@ func Run(ctx context.Context, cfg *conf.Runner, opts Options) error {
 }
 
 func newRunner(cfg *conf.Runner, name string, o Options) *Runner {
-	return &Runner{
+	r := &Runner{
 		cfg: cfg, opts: o, log: o.Log, links: o.Links, name: name,
 		problems: problem.NewSet(o.Log), failures: make(chan dataplane.Failure), ready: sync.OnceFunc(o.Ready),
+		changedHere: make(chan struct{}, 1), changedRoute: make(chan struct{}, 1),
 	}
+	r.facts = newFactServer(o, r.problems)
+	return r
 }
 
 // shutdownGrace is how long a change under way may take when the daemon ends, which
@@ -205,7 +275,9 @@ const shutdownGrace = 400 * time.Millisecond
 func hopeless(err error) bool {
 	var overlap *link.OverlapError
 	var foreign *link.ForeignError
-	return errors.As(err, &overlap) || errors.As(err, &foreign) ||
+	var blocked *takeover.BlockedError
+	var undone *takeover.UndoneError
+	return errors.As(err, &overlap) || errors.As(err, &foreign) || errors.As(err, &blocked) || errors.As(err, &undone) ||
 		errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EADDRINUSE)
 }
 

@@ -106,7 +106,7 @@ func (r *Runner) ensureTunnel(s shape) error {
 		return r.dressTunnel(s)
 	}
 	tap, err := dataplane.Open(r.opts.Machine, r.links, r.log,
-		dataplane.TAP{Name: device, MTU: s.mtu, MAC: link.StableMAC(r.opts.MachineID, device)})
+		dataplane.Device{Name: device, MTU: s.mtu, MAC: link.StableMAC(r.opts.MachineID, device)})
 	if err != nil {
 		return err
 	}
@@ -120,6 +120,7 @@ func (r *Runner) ensureTunnel(s shape) error {
 		tap.Close()
 		return fmt.Errorf("add the VXLAN tunnel to %s: %w", s.remote, err)
 	}
+	r.fresh = true
 	w.tunnel, w.vni, w.remote, w.local, w.plan = true, s.vni, s.remote, s.local, s.plan
 	r.log.Info("VXLAN tunnel is up", "device", device, "vni", s.vni, "remote", s.remote, "mtu", s.mtu)
 	return nil

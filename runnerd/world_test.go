@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -19,9 +20,11 @@ import (
 	"kohaku/internal/api"
 	"kohaku/internal/dataplane"
 	"kohaku/internal/dataplane/dataplanetest"
+	"kohaku/internal/docker"
 	"kohaku/internal/firewall"
 	"kohaku/internal/link"
 	"kohaku/internal/link/linktest"
+	"kohaku/internal/takeover"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,6 +46,7 @@ type fakeHost struct {
 	requests  []api.RegisterRequest
 	beats     []api.Heartbeat
 	closes    int
+	hang      chan struct{} // not nil: registrations say so there, and hang
 
 	tasks   chan []api.PerfTask // nil: none ever comes
 	reports chan api.PerfReport
@@ -69,7 +73,15 @@ func (f *fakeHost) change(do func()) {
 	do()
 }
 
-func (f *fakeHost) Register(_ context.Context, q api.RegisterRequest) (api.RegisterAnswer, error) {
+func (f *fakeHost) Register(ctx context.Context, q api.RegisterRequest) (api.RegisterAnswer, error) {
+	f.mu.Lock()
+	hang := f.hang
+	f.mu.Unlock()
+	if hang != nil {
+		hang <- struct{}{}
+		<-ctx.Done()
+		return api.RegisterAnswer{}, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, q)
@@ -150,6 +162,16 @@ func (f *fakeFirewall) Ensure(r firewall.Rules) ([]string, error) {
 	return nil, f.err
 }
 
+func (f *fakeFirewall) current() firewall.Rules {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules
+}
+
+func (f *fakeFirewall) Watch(ctx context.Context) { <-ctx.Done() }
+
+func (f *fakeFirewall) Report() api.Firewall { return api.Firewall{Backends: []string{"fake"}} }
+
 // logBuffer may be written while a test reads it.
 type logBuffer struct {
 	mu   sync.Mutex
@@ -181,6 +203,42 @@ type world struct {
 	ended    chan error
 	stop     context.CancelFunc
 	meter    dataplane.Meter // nil: the Runner cannot measure
+	takeover takeover.System // nil: the kernel has no VXLAN devices
+	docker   *fakeDocker
+	facts    chan net.Listener // those that were opened for facts
+}
+
+// fakeDocker notes what is wanted and says what it was told to.
+type fakeDocker struct {
+	mu   sync.Mutex
+	want []docker.Network // each change
+	used []netip.Addr
+}
+
+func (f *fakeDocker) Run(ctx context.Context) { <-ctx.Done() }
+
+func (f *fakeDocker) Want(n docker.Network) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.want) == 0 || f.want[len(f.want)-1] != n {
+		f.want = append(f.want, n)
+	}
+}
+
+func (f *fakeDocker) Used() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.used
+}
+
+// last is what is wanted now.
+func (f *fakeDocker) last() docker.Network {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.want) == 0 {
+		return docker.Network{}
+	}
+	return f.want[len(f.want)-1]
 }
 
 var plan = conf.MustParsePlan("10.0.0.0/8/8/16")
@@ -188,7 +246,7 @@ var plan = conf.MustParsePlan("10.0.0.0/8/8/16")
 func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, cfg: conf.DefaultRunner(), kernel: linktest.NewFake(ownAddr, 1500),
-		firewall: &fakeFirewall{}, host: &fakeHost{}, log: &logBuffer{},
+		firewall: &fakeFirewall{}, host: &fakeHost{}, log: &logBuffer{}, docker: &fakeDocker{}, facts: make(chan net.Listener, 16),
 	}
 	w.cfg.Runner.Name, w.cfg.Runner.Host = "Node1", hostAddr.String()+":8000"
 	w.machine = dataplanetest.NewMachine(w.kernel)
@@ -205,10 +263,43 @@ func (w *world) start() {
 	go func() {
 		ended <- Run(ctx, w.cfg, Options{
 			Log: slog.New(slog.NewTextHandler(w.log, nil)), Ready: func() { close(ready) }, Version: "v0",
-			Links: w.kernel, Firewall: w.firewall, Machine: w.machine, Host: w.host, MachineID: machineID, Retry: time.Millisecond, Meter: w.meter,
+			Links: w.kernel, Firewall: w.firewall, Machine: w.machine, Host: w.host, MachineID: machineID, Retry: time.Millisecond, Meter: w.meter, Takeover: w.takeover,
+			Docker: w.dockerOption(), ListenFacts: w.listenFacts,
 		})
 	}()
 	w.t.Cleanup(w.end)
+}
+
+func (w *world) dockerOption() Docker {
+	if w.docker == nil {
+		return nil
+	}
+	return w.docker
+}
+
+// runner makes a Runner whose loops do not run.
+func (w *world) runner() *Runner {
+	w.t.Helper()
+	opts, err := Options{
+		Log: slog.New(slog.NewTextHandler(w.log, nil)), Links: w.kernel, Firewall: w.firewall, Machine: w.machine, Host: w.host,
+		MachineID: machineID, Docker: w.docker, ListenFacts: w.listenFacts,
+	}.withDefaults(w.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r := newRunner(w.cfg, "node1", opts)
+	w.t.Cleanup(r.closeWire)
+	return r
+}
+
+// listenFacts listens on loopback instead of the gateway's address.
+func (w *world) listenFacts(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err == nil {
+		w.log.Write([]byte("facts are asked for at " + at.String() + "\n"))
+		w.facts <- l
+	}
+	return l, err
 }
 
 // end ends the daemon, if it still runs.

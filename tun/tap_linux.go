@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 
@@ -32,6 +33,12 @@ type Options struct {
 	// Persist lets the device outlive the process. A device without it
 	// vanishes with Close.
 	Persist bool
+	// Held are descriptors of the device's queues that somebody kept for this
+	// process (see Descriptors). If they fit what is asked for,
+	// the device goes on where the process before us left it, with the frames
+	// that are queued in it; else they are given up, and whoever keeps copies is
+	// to drop them. OpenTAP owns them either way.
+	Held []*os.File
 }
 
 // MaxQueues is the most queues that OpenTAP opens. The kernel would allow 256
@@ -64,7 +71,7 @@ func OpenTAP(name string, o Options) (Device, error) {
 // Errors of OpenTAP, for errors.Is.
 var (
 	ErrInUse  = errors.New("the device is in use by another process")
-	ErrNotTAP = errors.New("a device of that name exists and is not a TAP of ours")
+	ErrNotTAP = errors.New("a device of that name exists and is of another kind")
 )
 
 const tapFlags = netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR
@@ -74,23 +81,17 @@ func openTAP(name string, o Options) (_ *tap, err error) {
 		o.Queues = DefaultQueues()
 	}
 	if o.Queues < 1 || o.Queues > MaxQueues {
-		return nil, fmt.Errorf("%d queues: must be 1..%d", o.Queues, MaxQueues)
+		err = fmt.Errorf("%d queues: must be 1..%d", o.Queues, MaxQueues)
+	} else if l := len(name); l == 0 || l >= unix.IFNAMSIZ {
+		err = fmt.Errorf("a device's name has 1 to %d bytes", unix.IFNAMSIZ-1)
 	}
-	if l := len(name); l == 0 || l >= unix.IFNAMSIZ {
-		return nil, fmt.Errorf("a device's name has 1 to %d bytes", unix.IFNAMSIZ-1)
-	}
-	if err := checkExisting(name); err != nil {
+	if err != nil {
+		letGo(name, o.Held)
 		return nil, err
 	}
-	link := &netlink.Tuntap{
-		LinkAttrs:  netlink.LinkAttrs{Name: name},
-		Mode:       netlink.TUNTAP_MODE_TAP,
-		Flags:      tapFlags,
-		Queues:     o.Queues,
-		NonPersist: true, // set below, when all else went well
-	}
-	if err := netlink.LinkAdd(link); err != nil {
-		return nil, explainOpen(err)
+	files, link, err := openQueues(name, o)
+	if err != nil {
+		return nil, err
 	}
 	d := &tap{name: name}
 	defer func() {
@@ -100,7 +101,7 @@ func openTAP(name string, o Options) (_ *tap, err error) {
 	}()
 	// Go's own poller has registered the files. It would be woken for every
 	// frame, beside whoever waits here, so the descriptors are taken from it.
-	for _, f := range link.Fds {
+	for _, f := range files {
 		q, qerr := newTAPQueue(d, f)
 		if qerr != nil {
 			err = errors.Join(err, qerr)
@@ -153,7 +154,10 @@ func b2i(b bool) int {
 // over. Attaching blindly would not do: on a multi-queue device the kernel
 // would let us in beside a process that is at work on it, and both would get
 // half of the frames.
-func checkExisting(name string) error {
+//
+// held says that we had descriptors of it, whose copies may still be around; they
+// are detached.
+func checkExisting(name string, held bool) error {
 	l, err := netlink.LinkByName(name)
 	var notFound netlink.LinkNotFoundError
 	switch {
@@ -169,7 +173,11 @@ func checkExisting(name string) error {
 	if t.Flags&netlink.TUNTAP_MULTI_QUEUE == 0 || t.Flags&netlink.TUNTAP_VNET_HDR == 0 {
 		return fmt.Errorf("%w: it lacks multi_queue or vnet_hdr; delete it (ip link delete %s) and try again", ErrNotTAP, name)
 	}
-	if n := t.Queues + t.DisabledQueues; n > 0 {
+	n := t.Queues
+	if !held {
+		n += t.DisabledQueues
+	}
+	if n > 0 {
 		return fmt.Errorf("%w: %d of its queues are open; is a kohaku daemon running already?", ErrInUse, n)
 	}
 	return nil

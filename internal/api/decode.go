@@ -153,6 +153,9 @@ func (h *Heartbeat) check() (err error) {
 			return err
 		}
 	}
+	if err := h.Firewall.check(); err != nil {
+		return err
+	}
 	if len(h.Counters.Drops) > maxDrops {
 		return &FieldError{"counters.drops", fmt.Sprintf("%d reasons, at most %d are allowed", len(h.Counters.Drops), maxDrops)}
 	}
@@ -161,7 +164,7 @@ func (h *Heartbeat) check() (err error) {
 			return err
 		}
 	}
-	return nil
+	return h.checkUsed()
 }
 
 // checkUnderlay accepts what can be the far end of a tunnel. Loopback passes here:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -118,6 +119,11 @@ func TestDecodeHeartbeatRefuses(t *testing.T) {
 		{"counters.drops", "unknown_vni", `\n`},
 		{"counters.drops", `{"unknown_vni":5}`, string(tooMany)},
 		{"counters.rx_frames", `"rx_frames":1`, `"rx_frames":-1`},
+		{"used_addresses", `"runner_id":1`, `"runner_id":1,"used_addresses":["fd00::2"]`},
+		{"used_addresses", `"runner_id":1`, `"runner_id":1,"used_addresses":[""]`},
+		{"used_addresses", `"runner_id":1`, `"runner_id":1,"used_addresses":["10.1.0.3","10.1.0.2"]`},
+		{"used_addresses", `"runner_id":1`, `"runner_id":1,"used_addresses":["10.1.0.2","10.1.0.2"]`},
+		{"used_addresses", `"runner_id":1`, `"runner_id":1,"used_addresses":[` + strings.Repeat(`"10.1.0.2",`, MaxUsedAddresses) + `"10.1.0.3"]`},
 	}
 	for _, c := range cases {
 		_, err := DecodeHeartbeat(strings.NewReader(strings.Replace(goodHeartbeat, c.from, c.to, 1)))
@@ -192,6 +198,7 @@ func FuzzHeartbeatBody(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"machine_id":"` + machineID + `","runner_id":1,"address":"2001:db8::1","problems":["\u001b"]}`))
 	f.Add([]byte(`{"counters":{"drops":{"":18446744073709551616}}}`))
+	f.Add([]byte(strings.Replace(goodHeartbeat, `"runner_id":1`, `"runner_id":1,"used_addresses":["10.1.0.2","10.1.0.3","fe80::1%0"]`, 1)))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		h, err := DecodeHeartbeat(strings.NewReader(string(body)))
 		if err != nil {
@@ -206,6 +213,9 @@ func FuzzHeartbeatBody(f *testing.F) {
 			if strings.ContainsFunc(reason, unicode.IsControl) {
 				t.Fatalf("reason %q", reason)
 			}
+		}
+		if len(h.UsedAddresses) > MaxUsedAddresses || !slices.IsSortedFunc(h.UsedAddresses, netip.Addr.Compare) {
+			t.Fatalf("used addresses %v", h.UsedAddresses)
 		}
 		if _, err := json.Marshal(h); err != nil {
 			t.Fatal(err)

@@ -53,3 +53,10 @@ func Answered(err error) bool {
 	call, ok := errors.AsType[*CallError](err)
 	return ok && call.StatusCode != 0
 }
+
+// IsUnauthorized reports whether err is a Host's answer that the credential is
+// missing or void: the machine has to join anew.
+func IsUnauthorized(err error) bool {
+	call, ok := errors.AsType[*CallError](err)
+	return ok && call.StatusCode == http.StatusUnauthorized
+}

@@ -26,7 +26,7 @@ func (c *Client) Perf(ctx context.Context, token string, q PerfStep) (PerfStepAn
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(q.Seconds*float64(time.Second))+perfSlack)
 	defer cancel()
 	var a PerfStepAnswer
-	err := c.slow().call(ctx, "measure", http.MethodPost, PathPerfSession+"/"+url.PathEscape(token), q, &a)
+	err := c.wait(ctx, "measure", http.MethodPost, PathPerfSession+"/"+url.PathEscape(token), q, &a)
 	return a, err
 }
 
@@ -41,7 +41,7 @@ func (c *Client) PerfTasks(ctx context.Context, name string, p PerfPoll) ([]Perf
 	ctx, cancel := context.WithTimeout(ctx, PerfHold+CallTimeout)
 	defer cancel()
 	var t PerfTasks
-	err := c.slow().call(ctx, "ask the Host for measurements", http.MethodPost, PathPerfTasks+url.PathEscape(name), p, &t)
+	err := c.wait(ctx, "ask the Host for measurements", http.MethodPost, PathPerfTasks+url.PathEscape(name), p, &t)
 	return t.Tasks, err
 }
 
@@ -50,7 +50,3 @@ func (c *Client) PerfReport(ctx context.Context, name string, r PerfReport) erro
 	var ok PerfOK
 	return c.call(ctx, "report a measurement to the Host", http.MethodPost, PathPerfReport+url.PathEscape(name), r, &ok)
 }
-
-// slow gives the client without bounds of its own on a call's time: the context
-// has one.
-func (c *Client) slow() *Client { return &Client{base: c.base, http: c.patient} }

@@ -15,6 +15,7 @@ const (
 	PathRelease   = "/api/overlay/release/"
 	PathCleanup   = "/api/overlay/cleanup"
 	PathHealth    = "/healthz"
+	PathMetrics   = "/metrics"
 )
 
 // Settings are the overlay settings that both ends must agree on, as they stand
@@ -85,6 +86,12 @@ type Heartbeat struct {
 	UnderlayMTU int        `json:"underlay_mtu,omitempty"`
 	Counters    Counters   `json:"counters"`
 	Problems    []string   `json:"problems,omitempty"`
+	Firewall    *Firewall  `json:"firewall,omitempty"`
+	// UsedAddresses are the overlay addresses that containers on the Runner have,
+	// sorted, at most MaxUsedAddresses. They are IPv4 and inside the Runner's own
+	// subnet, which CheckUsed checks where the subnet is known. Nil, null or left
+	// out: the Runner does not know yet; that is not the same as none.
+	UsedAddresses []netip.Addr `json:"used_addresses"`
 }
 
 // HeartbeatAnswer repeats what may change while a Runner is joined. A Runner that
@@ -94,6 +101,8 @@ type HeartbeatAnswer struct {
 	HostPhysicalIP    netip.Addr `json:"host_physical_ip"`
 	MTU               int        `json:"mtu"`
 	HeartbeatInterval float64    `json:"heartbeat_interval"`
+	// RenewCredential asks for POST /api/credential/renew.
+	RenewCredential bool `json:"renew_credential,omitempty"`
 }
 
 // Allocation is one Runner as the Host knows it.
@@ -118,6 +127,8 @@ type Allocation struct {
 	// RunnerCounters are the Runner's, as of its last heartbeat.
 	RunnerCounters *Counters `json:"runner_counters,omitempty"`
 	RunnerProblems []string  `json:"runner_problems,omitempty"`
+	// RunnerFirewall is the Runner's firewall, as of its last heartbeat.
+	RunnerFirewall *Firewall `json:"runner_firewall,omitempty"`
 }
 
 // Stats sums up the Host's table.
@@ -146,6 +157,8 @@ type Status struct {
 	Stats        Stats        `json:"stats"`
 	// Problems are sentences for a person: what is wrong now and what to do.
 	Problems []string `json:"problems"`
+	// Firewall is the Host's own.
+	Firewall *Firewall `json:"firewall,omitempty"`
 }
 
 // ReleaseAnswer is the answer of POST /api/overlay/release/{runner}.
@@ -165,7 +178,9 @@ type CleanupAnswer struct {
 
 // Health is the answer of GET /healthz.
 type Health struct {
-	Status string `json:"status"` // "ok"
+	Status string `json:"status"` // "ok", or "unhealthy", which comes with HTTP status 503
+	// Reasons say what is not well, a sentence each.
+	Reasons []string `json:"reasons,omitempty"`
 }
 
 // ErrorBody is the answer to a call that was refused.

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package dataplane is the narrow view that the daemons have of the engine and of
-// TAP devices. Behind it stand the real ones (System) or, in tests, those of
+// tunnel devices. Behind it stand the real ones (System) or, in tests, those of
 // package dataplanetest.
 package dataplane
 
 import (
 	"net"
+	"net/netip"
 
+	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/engine"
 	"kohaku/internal/api"
@@ -52,18 +54,33 @@ type Plane interface {
 	Close() error
 }
 
-// TAP says what device is wanted.
-type TAP struct {
+// Device says what device is wanted.
+type Device struct {
+	Kind string // conf.DeviceTAP or conf.DeviceTUN; empty means the former
 	Name string
-	MTU  int // bytes, inner
-	MAC  net.HardwareAddr
+	MTU  int              // bytes, inner
+	MAC  net.HardwareAddr // of a new device; one that is in use keeps its own
+	// Addrs are the addresses that the machine has on the device. A TUN answers
+	// for them, and asks for others in their name.
+	Addrs []netip.Addr
+	// Trial is a device that only shows whether devices can be made: it does not
+	// outlive the process.
+	Trial bool
+}
+
+// kind is Kind, spelled out.
+func (d Device) kind() string {
+	if d.Kind == "" {
+		return conf.DeviceTAP
+	}
+	return d.Kind
 }
 
 // Machine opens what a Plane works with.
 type Machine interface {
-	// OpenTAP makes a TAP that outlives the process, or takes over one that
+	// OpenDevice makes a device that outlives the process, or takes over one that
 	// another process left behind. The caller closes it or hands it to a Plane.
-	OpenTAP(TAP) (tun.Device, error)
+	OpenDevice(Device) (tun.Device, error)
 	// NewPlane starts a data plane on a UDP port.
 	NewPlane(port uint16) (Plane, error)
 }

@@ -16,26 +16,34 @@ type Devices interface {
 	Delete(name string) error
 }
 
-// Open opens a TAP of ours, new or left by an earlier run. One of ours that cannot
-// be taken over, because it is of another type or was made with other flags, is
-// made anew. One that is not ours is left alone: the error is a *link.ForeignError.
-func Open(m Machine, k Devices, log *slog.Logger, want TAP) (tun.Device, error) {
+// Open opens a tunnel device of ours, new or left by an earlier run. One of ours
+// that cannot be taken over, because it is of another type or was made with other
+// flags, is made anew. One that is not ours is left alone: the error is a
+// *link.ForeignError.
+func Open(m Machine, k Devices, log *slog.Logger, want Device) (tun.Device, error) {
 	info, err := k.Device(want.Name)
 	exists := err == nil
 	if err != nil && !errors.Is(err, link.ErrNotFound) {
 		return nil, err
 	}
-	if exists && !info.OursAs("tap") {
+	if exists && !info.OursAs(want.kind()) {
 		return nil, &link.ForeignError{Device: info}
 	}
-	device, err := m.OpenTAP(want)
-	// Any other failure may pass, and the device's alias is worth keeping.
-	if !exists || !errors.Is(err, tun.ErrNotTAP) {
-		return device, err
+	if exists && len(info.MAC) == 6 && !info.Bare() {
+		want.MAC = info.MAC // others have it in their neighbour tables
 	}
-	log.Warn("a VXLAN device of ours cannot be taken over and is made anew", "device", want.Name, "type", info.Type, "error", err)
+	var device tun.Device
+	if !exists || info.Type == want.kind() {
+		device, err = m.OpenDevice(want)
+		// Any other failure may pass, and the device's alias is worth keeping.
+		if !exists || !errors.Is(err, tun.ErrNotTAP) {
+			return device, err
+		}
+	}
+	log.Warn("a VXLAN device of ours cannot be taken over and is made anew",
+		"device", want.Name, "type", info.Type, "wanted", want.kind(), "error", err)
 	if err := k.Delete(want.Name); err != nil {
 		return nil, err
 	}
-	return m.OpenTAP(want)
+	return m.OpenDevice(want)
 }

@@ -5,42 +5,109 @@ package dataplane
 import (
 	"errors"
 	"log/slog"
+	"os"
+	"time"
 
 	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/engine"
 	"kohaku/internal/api"
+	"kohaku/internal/link"
 	"kohaku/tun"
+	"kohaku/tun/l3"
 )
 
-// System is this machine: kernel TAPs and the engine, as the settings say.
+// System is this machine: kernel devices and the engine, as the settings say.
 type System struct {
 	Engine conf.Engine
 	Log    *slog.Logger
+	Keep   Keep // nil: nobody keeps descriptors
 }
 
-// OpenTAP is Machine's.
-func (s System) OpenTAP(t TAP) (tun.Device, error) {
-	return tun.OpenTAP(t.Name, tun.Options{
-		Queues: s.Engine.Queues, MTU: t.MTU, HardwareAddr: t.MAC,
-		TSO: s.Engine.Offloads.TSO, USO: s.Engine.Offloads.USO, Persist: true,
-	})
+// Keep keeps the descriptors of devices for the process after this one;
+// service.Supervisor does.
+type Keep interface {
+	// Held gives those that are kept, in no order. They are the caller's, and not
+	// given twice.
+	Held(device string) []*os.File
+	// Hold keeps copies, and drops what was kept of the device before.
+	Hold(device string, fds []int)
+}
+
+// OpenDevice is Machine's.
+func (s System) OpenDevice(d Device) (tun.Device, error) {
+	off := Offloads(s.Engine.Offloads, nil)
+	if d.kind() == conf.DeviceTUN {
+		o := l3.Options{
+			MTU: d.MTU, Addrs: d.Addrs, Persist: true, Router: true,
+			NoOffloads: !off.TSO || !off.USO, // its two come only together
+		}
+		copy(o.HardwareAddr[:], d.MAC)
+		// Not returned at once: a nil *l3.Device would be a non-nil tun.Device.
+		dev, err := l3.Open(d.Name, o)
+		if err != nil {
+			return nil, err
+		}
+		return dev, nil
+	}
+	o := tun.Options{
+		Queues: s.Engine.Queues, MTU: d.MTU, HardwareAddr: d.MAC, TSO: off.TSO, USO: off.USO, Persist: !d.Trial,
+	}
+	if s.Keep == nil || d.Trial {
+		return tun.OpenTAP(d.Name, o)
+	}
+	o.Held = s.Keep.Held(d.Name)
+	dev, err := tun.OpenTAP(d.Name, o)
+	if err != nil {
+		return nil, err
+	}
+	s.Keep.Hold(d.Name, tun.Descriptors(dev))
+	return dev, nil
 }
 
 // NewPlane is Machine's.
 func (s System) NewPlane(port uint16) (Plane, error) {
+	off := Offloads(s.Engine.Offloads, s.Log)
 	e, err := engine.New(engine.Config{
-		Port: port, UDPGSO: s.Engine.Offloads.UDPGSO, UDPGRO: s.Engine.Offloads.UDPGRO, Log: s.Log,
+		Port: port, UDPGSO: off.UDPGSO, UDPGRO: off.UDPGRO, ZeroChecksum6: s.Engine.ZeroChecksum6,
+		Linger:   Linger(s.Engine.Linger),
+		Circular: link.Kernel{}.LeadsInto, Log: s.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return enginePlane{e}, nil
+	return enginePlane{e, Outer(s.Engine)}, nil
+}
+
+// Linger turns the setting, in which 0 means not at all, into the engine's.
+func Linger(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// Outer is how outer headers look by the settings.
+func Outer(c conf.Engine) engine.Outer {
+	return engine.Outer{TTL: uint8(c.TTL), TOS: c.TOS.Value, InheritTOS: c.TOS.Inherit, DF: c.DF}
 }
 
 // enginePlane shows an engine as a Plane. What it does not change is the
 // engine's own method.
-type enginePlane struct{ *engine.Engine }
+type enginePlane struct {
+	*engine.Engine
+	outer engine.Outer // of all peers
+}
+
+func (p enginePlane) Add(t Tunnel) error {
+	t.Outer = p.outer
+	return p.Engine.Add(t)
+}
+
+func (p enginePlane) Update(vni encap.VNI, peer Peer) error {
+	peer.Outer = p.outer
+	return p.Engine.Update(vni, peer)
+}
 
 func (p enginePlane) Remove(vni encap.VNI) error {
 	if err := p.Engine.Remove(vni); !errors.Is(err, engine.ErrNoTunnel) {

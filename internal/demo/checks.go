@@ -153,7 +153,7 @@ func (r *run) noKernelVXLAN(context.Context) ([]string, error) {
 
 // runStatus runs the command that a person would run on the Host.
 func (r *run) runStatus(ctx context.Context) ([]string, error) {
-	raw, err := r.kohaku(ctx, theHost, "status", "--json", "--host", r.apiAddr())
+	raw, err := r.kohaku(ctx, theHost, "status", "--json", "--host", r.socket())
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func (r *run) runStatus(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("kohaku status --json printed something else: %.200q", raw)
 	}
 	r.result.Status = raw
-	out, err := r.kohaku(ctx, theHost, "status", "--host", r.apiAddr())
+	out, err := r.kohaku(ctx, theHost, "status", "--host", r.socket())
 	lines := strings.Split(strings.TrimRight(string(out), "\n"), "\n")
 	return lines, err
 }

@@ -38,7 +38,7 @@ type daemon struct {
 // startDaemon writes the settings file and starts the program on a machine, as
 // a supervisor would: with a notification socket, its log in a file. It returns
 // when the daemon says that it is ready.
-func (r *run) startDaemon(ctx context.Context, machine int, role, settings string) (time.Duration, error) {
+func (r *run) startDaemon(ctx context.Context, machine int, role, settings string, args ...string) (time.Duration, error) {
 	m := r.underlay.Hosts[machine]
 	file := r.path(m.Name() + ".toml")
 	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {
@@ -57,7 +57,7 @@ func (r *run) startDaemon(ctx context.Context, machine int, role, settings strin
 	}
 	start := time.Now()
 	// Not ctx: an end in order, with SIGTERM, is one of the steps.
-	d.cmd = r.command(context.Background(), m, role, "--config", file)
+	d.cmd = r.command(context.Background(), m, append([]string{role, "--config", file}, args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = out, out
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+r.notify.path, "PATH="+toolPath())
 	if err := d.cmd.Start(); err != nil {
@@ -102,7 +102,11 @@ interval = "1s"
 }
 
 func (r *run) startRunners(ctx context.Context) ([]string, error) {
-	var detail []string
+	token, err := r.newToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	detail := []string{"each joins with the Host's token and gets a credential of its own; all calls are TLS"}
 	for _, machine := range []int{runner1, runner2} {
 		name := machineNames[machine]
 		took, err := r.startDaemon(ctx, machine, "runner", fmt.Sprintf(`[runner]
@@ -111,7 +115,7 @@ state_dir = %q
 
 [docker]
 enabled = false
-`, r.apiAddr(), r.path(name+"-state")))
+`, r.apiAddr(), r.path(name+"-state")), "--join", token)
 		if err != nil {
 			return detail, err
 		}
@@ -134,10 +138,22 @@ func (r *run) apiAddr() string {
 	return fmt.Sprintf("%s:%d", r.underlay.Hosts[theHost].V4, conf.DefaultAPIPort)
 }
 
-// askStatus asks the Host's API. It does so with a process on the Host: Go's HTTP
-// client dials on goroutines of its own, which are in no machine's namespace.
+// socket is the Host's admin socket: the demo is root on the Host.
+func (r *run) socket() string { return "unix:" + r.path("host-state/host.sock") }
+
+// newToken has the Host make a token, as a person on the Host would.
+func (r *run) newToken(ctx context.Context) (string, error) {
+	out, err := r.kohaku(ctx, theHost, "token", "new", "--uses", "2", "--json", "--host", r.socket())
+	if err != nil {
+		return "", err
+	}
+	var t api.NewToken
+	return t.Secret, unmarshal(out, &t)
+}
+
+// askStatus asks the Host.
 func (r *run) askStatus(ctx context.Context) (s api.Status, err error) {
-	out, err := r.kohaku(ctx, theHost, "status", "--json", "--host", r.apiAddr())
+	out, err := r.kohaku(ctx, theHost, "status", "--json", "--host", r.socket())
 	if err != nil {
 		return s, err
 	}

@@ -25,7 +25,7 @@ func (r *run) keepText() []string {
 			fmt.Sprintf("  switch       tcpdump -ni %s udp port %d    # the outer packets", r.underlay.Hosts[theHost].AtPort.Name, vxlanPort),
 			"  runner-1     ip -d link show "+conf.RunnerTunnelDevice,
 			"  host         ip route; ip -d link show "+conf.HostDevice(1),
-			"  host         "+ownPath()+" status --host "+r.apiAddr(),
+			"  host         "+ownPath()+" status --host "+r.socket(),
 		)
 	}
 	out = append(out, "", "Settings and logs of the daemons, in any of these shells: "+r.dir)

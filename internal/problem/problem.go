@@ -54,6 +54,13 @@ func (s *Set) Clear(key string) {
 	}
 }
 
+// Get gives the problem of a key; empty when there is none.
+func (s *Set) Get(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text[key]
+}
+
 // List gives the problems, sorted by key.
 func (s *Set) List() []string {
 	s.mu.Lock()

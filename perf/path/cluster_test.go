@@ -59,7 +59,7 @@ func newCluster(t *testing.T, mtu int, overlay string) *cluster {
 	k := &cluster{Underlay: u, t: t, binary: binary}
 	dir := t.TempDir()
 	k.start(theHost, "host", filepath.Join(dir, "host.toml"),
-		fmt.Sprintf("[host]\nbind = \"0.0.0.0:%d\"\nstate_dir = %q\n[heartbeat]\ninterval = \"500ms\"\n[overlay]\n%s\n", apiPort, dir+"/h", overlay))
+		fmt.Sprintf("[host]\njoin = \"open\"\nbind = \"0.0.0.0:%d\"\nstate_dir = %q\n[heartbeat]\ninterval = \"500ms\"\n[overlay]\n%s\n", apiPort, dir+"/h", overlay))
 	for _, m := range []int{runner1, runner2} {
 		name := u.Hosts[m].Name()
 		k.start(m, "runner", filepath.Join(dir, name+".toml"),

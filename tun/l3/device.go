@@ -45,8 +45,8 @@ type Device struct {
 
 // Open creates the TUN interface name and makes an Ethernet device of it. The
 // interface is left down and without addresses: those are the business of
-// whoever manages links, as with tun.OpenTAP. It vanishes with Close. On macOS
-// the name must be "utun" or utun and a number.
+// whoever manages links, as with tun.OpenTAP. It vanishes with Close unless
+// Options.Persist is set. On macOS the name must be "utun" or utun and a number.
 //
 // On Linux it needs CAP_NET_ADMIN in the network namespace and access to
 // /dev/net/tun, and the error says which is missing.
@@ -54,7 +54,7 @@ func Open(name string, o Options) (*Device, error) {
 	if err := o.complete(name); err != nil {
 		return nil, fmt.Errorf("open TUN device %s: %w", name, err)
 	}
-	dev, err := create(name, o.MTU)
+	dev, err := create(name, &o)
 	if err != nil {
 		return nil, fmt.Errorf("open TUN device %s: %w", name, err)
 	}
@@ -119,6 +119,19 @@ func (d *Device) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// Losses counts the frames and packets that somebody may miss, by reason: the part
+// of Stats.Drops that is not other stations' traffic or address resolution that was
+// none of our business. The map is the caller's.
+func (d *Device) Losses() map[string]uint64 {
+	m := map[string]uint64{}
+	for r := range numDrops {
+		if n := d.count.drops[r].Load(); n > 0 && r.lost() {
+			m[r.String()] = n
+		}
+	}
+	return m
 }
 
 // Close implements tun.Device. It returns when the TUN is closed and no

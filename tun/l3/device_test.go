@@ -443,3 +443,18 @@ func TestNoAllocs(t *testing.T) {
 type quiet struct{ *fake }
 
 func (q *quiet) Write(bufs [][]byte, _ int) (int, error) { return len(bufs), nil }
+
+// Losses leaves out what nobody misses.
+func TestLosses(t *testing.T) {
+	var d Device
+	for r := range numDrops {
+		d.count.drop(r, 1)
+	}
+	got := d.Losses()
+	for r := range numDrops {
+		_, there := got[r.String()]
+		if benign := r == DropOtherMAC || r == DropRouterND || r == DropNotAsked || r == DropUnsolicited; there == benign {
+			t.Errorf("%s: counted as lost: %v", r, there)
+		}
+	}
+}

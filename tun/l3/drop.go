@@ -84,3 +84,13 @@ type counters struct {
 }
 
 func (c *counters) drop(d Drop, n int) { c.drops[d].Add(uint64(n)) }
+
+// lost reports whether what is counted under d was a loss, and not traffic of
+// others or chatter that nobody waits for.
+func (d Drop) lost() bool {
+	switch d {
+	case DropOtherMAC, DropRouterND, DropNotAsked, DropUnsolicited:
+		return false
+	}
+	return true
+}

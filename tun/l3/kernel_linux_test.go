@@ -275,3 +275,51 @@ func TestNetstackWithKernel(t *testing.T) {
 		})
 	}
 }
+
+// Segments so small that a super-frame has more of them than a batch has room for.
+func TestManySegments(t *testing.T) {
+	e := join(t, false)
+	var s *traffic.TCPSink
+	do(t, e.b.Node, func() (err error) {
+		s, err = traffic.ListenTCP(netip.AddrPortFrom(overlay[1][0], 0))
+		return err
+	})
+	defer s.Close()
+	small := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 150) })
+		return errors.Join(err, cerr)
+	}}
+	var c net.Conn
+	do(t, e.a.Node, func() (err error) { c, err = small.Dial("tcp", s.Addr().String()); return err })
+	defer c.Close()
+	h := sha256.New()
+	_, err := io.CopyN(io.MultiWriter(c, h), traffic.NewSource(3), 8<<20)
+	must(t, err)
+	must(t, c.(*net.TCPConn).CloseWrite())
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, h.Sum(nil)) {
+		t.Errorf("something else arrived: %x, %v", got, err)
+	}
+	if n := e.dev.Stats().Drops["read_failed"]; n != 0 {
+		t.Errorf("%d super-frames lost their end", n)
+	}
+}
+
+// A persistent interface outlives its owner and is taken over, with and without
+// offloads, whatever the owner before left set.
+func TestPersist(t *testing.T) {
+	u := network(t, "a")
+	do(t, u.Hosts[0].Node, func() error {
+		exists := func() bool { _, err := net.InterfaceByName("tun0"); return err == nil }
+		for i, o := range []l3.Options{{Persist: true}, {Persist: true, NoOffloads: true}, {Persist: true}, {}} {
+			d, err := l3.Open("tun0", o)
+			if err != nil {
+				t.Fatalf("open %d: %v", i, err)
+			}
+			must(t, d.Close())
+			if exists() != o.Persist {
+				t.Errorf("open %d: the interface exists after Close: %v", i, exists())
+			}
+		}
+		return nil
+	})
+}

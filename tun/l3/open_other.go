@@ -4,6 +4,15 @@
 
 package l3
 
-import wgtun "golang.zx2c4.com/wireguard/tun"
+import (
+	"errors"
 
-func create(name string, mtu int) (wgtun.Device, error) { return wgtun.CreateTUN(name, mtu) }
+	wgtun "golang.zx2c4.com/wireguard/tun"
+)
+
+func create(name string, o *Options) (wgtun.Device, error) {
+	if o.Persist {
+		return nil, errors.New("only Linux has TUN interfaces that outlive their process")
+	}
+	return wgtun.CreateTUN(name, o.MTU)
+}

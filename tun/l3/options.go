@@ -51,6 +51,14 @@ type Options struct {
 	// needs it.
 	Router bool
 
+	// Persist lets the interface outlive the process, and Open take over one that
+	// a process before us left. Linux only; New does not look at it.
+	Persist bool
+
+	// NoOffloads makes the kernel pass single packets, and take them. Linux only,
+	// as nothing else passes anything larger; New does not look at it.
+	NoOffloads bool
+
 	// Log gets what an administrator should see; nil discards it.
 	Log *slog.Logger
 }

@@ -96,6 +96,9 @@ func (d *Device) outgoing(q *queue, arena []byte, frames []tun.Frame, n int) (in
 		for b.next < b.n && d.out.empty() {
 			raw := b.packet(b.next)
 			p, to, why := d.address(raw, now)
+			if why == numDrops {
+				mendUDPChecksum(raw[:p.length], &p)
+			}
 			switch {
 			case why != numDrops:
 				d.count.drop(why, 1)

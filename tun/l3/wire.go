@@ -19,6 +19,7 @@ const (
 	ipv6Len = 40
 
 	protoICMP   = 1
+	protoUDP    = 17
 	protoICMPv6 = 58
 )
 
@@ -99,6 +100,28 @@ func parseIP(b []byte) (p ipPacket, ok bool) {
 		return p, true
 	}
 	return p, false
+}
+
+// mendUDPChecksum writes 0xffff for a UDP checksum that turns out to be 0, as RFC
+// 768 and RFC 8200 section 8.1 demand: wireguard's TUN, which finishes checksums
+// for the kernel, leaves the 0, and over IPv6 every receiver drops such a datagram.
+// One whose sender left the checksum out stays as it is.
+func mendUDPChecksum(b []byte, p *ipPacket) {
+	var udp, addrs []byte
+	switch {
+	case p.etherType == etherIPv6 && b[6] == protoUDP:
+		udp, addrs = b[ipv6Len:], b[8:40]
+	case p.etherType == etherIPv4 && b[9] == protoUDP && binary.BigEndian.Uint16(b[6:])&0x3fff == 0:
+		udp, addrs = b[int(b[0]&0xf)*4:], b[12:20]
+	}
+	if len(udp) < 8 || udp[6]|udp[7] != 0 || int(binary.BigEndian.Uint16(udp[4:])) != len(udp) {
+		return
+	}
+	length := [4]byte{2: byte(len(udp) >> 8), 3: byte(len(udp))}
+	sum := encap.Checksum(length[:], encap.Checksum(addrs, protoUDP))
+	if encap.Checksum(udp, sum) == 0xffff {
+		udp[6], udp[7] = 0xff, 0xff
+	}
 }
 
 // icmp6Sum is the sum of an ICMPv6 message with its pseudo-header (RFC 8200

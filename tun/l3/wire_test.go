@@ -4,10 +4,13 @@ package l3
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"kohaku/encap"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -143,4 +146,48 @@ func TestUnreachable(t *testing.T) {
 	if e := appendUnreachable(nil, append(ipHeader(our4, peer4, 1, 8, 64), 8, 0, 0, 0, 0, 0, 0, 0)); e == nil {
 		t.Error("a ping was not answered")
 	}
+}
+
+// A UDP checksum of 0 that was computed becomes 0xffff; one that was left out, or
+// that is not 0, stays.
+func TestMendUDPChecksum(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for name, c := range map[string]struct {
+			payload, field, want uint16
+		}{
+			"computed":    {0, 0, 0xffff}, // the payload is set so that the sum is 0
+			"left out":    {1, 0, 0},
+			"not 0":       {0, 0x1234, 0x1234},
+			"already all": {0, 0xffff, 0xffff},
+		} {
+			var b []byte
+			udp := ipv4Len
+			if v6 {
+				udp = ipv6Len
+				b = make([]byte, ipv6Len+10)
+				putIPv6(b, netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 10, 64)
+				b[6] = protoUDP
+			} else {
+				b = append(make([]byte, 0, 30), 0x45, 0, 0, 30, 0, 0, 0, 0, 64, protoUDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2)
+				b = b[:30]
+			}
+			b[udp+1], b[udp+3], b[udp+5] = 7, 9, 10
+			p, ok := parseIP(b)
+			if !ok {
+				t.Fatal("not IP")
+			}
+			// What makes the sum all ones, plus what the case asks for.
+			s, d := p.src.AsSlice(), p.dst.AsSlice()
+			sum := encap.Checksum(append(append(append([]byte{}, s...), d...), 0, protoUDP, 0, 10), 0)
+			sum = encap.Checksum(b[udp:], sum)
+			binary.BigEndian.PutUint16(b[udp+8:], ^sum+c.payload)
+			binary.BigEndian.PutUint16(b[udp+6:], c.field)
+			mendUDPChecksum(b, &p)
+			if got := binary.BigEndian.Uint16(b[udp+6:]); got != c.want {
+				t.Errorf("IPv6 %v, %s: %#x, want %#x", v6, name, got, c.want)
+			}
+		}
+	}
+	short := ipPacket{etherType: etherIPv6}
+	mendUDPChecksum(append(make([]byte, 6), append([]byte{protoUDP}, make([]byte, 33)...)...), &short)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"kohaku/conf"
 	"kohaku/encap"
 	"kohaku/engine"
 	"kohaku/internal/api"
@@ -20,7 +21,7 @@ import (
 	"kohaku/tun/tuntest"
 )
 
-// Machine is a dataplane.Machine whose TAPs appear in a fake kernel.
+// Machine is a dataplane.Machine whose devices appear in a fake kernel.
 type Machine struct {
 	kernel *linktest.Fake // constant
 
@@ -36,7 +37,7 @@ func NewMachine(kernel *linktest.Fake) *Machine {
 	return &Machine{kernel: kernel, openErr: make(map[string]error)}
 }
 
-// FailOpen makes OpenTAP of a device answer err, or work again with nil.
+// FailOpen makes OpenDevice of a device answer err, or work again with nil.
 func (m *Machine) FailOpen(device string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -60,26 +61,30 @@ func (m *Machine) Plane() *Plane {
 	return m.planes[len(m.planes)-1]
 }
 
-// Opened counts the TAPs opened so far.
+// Opened counts the devices opened so far.
 func (m *Machine) Opened() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.opened
 }
 
-// OpenTAP is dataplane.Machine's.
-func (m *Machine) OpenTAP(t dataplane.TAP) (tun.Device, error) {
+// OpenDevice is dataplane.Machine's.
+func (m *Machine) OpenDevice(t dataplane.Device) (tun.Device, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.openErr[t.Name]; err != nil {
 		return nil, err
 	}
+	kind := t.Kind
+	if kind == "" {
+		kind = conf.DeviceTAP
+	}
 	d, ok := m.kernel.Get(t.Name)
 	if !ok {
-		d = link.Info{Name: t.Name, Type: "tap"}
+		d = link.Info{Name: t.Name, Type: kind}
 	}
-	if d.Type != "tap" {
-		return nil, fmt.Errorf("open TAP device %s: %w", t.Name, tun.ErrNotTAP)
+	if d.Type != kind {
+		return nil, fmt.Errorf("open %s device %s: %w", kind, t.Name, tun.ErrNotTAP)
 	}
 	d.MTU, d.MAC = t.MTU, t.MAC
 	m.kernel.Put(d)

@@ -3,6 +3,7 @@
 package linktest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,6 +27,7 @@ type Fake struct {
 	paths    map[netip.Addr]link.Path
 	failures map[string]error
 	changes  int
+	watchers map[chan struct{}]bool
 }
 
 // NewFake makes a machine without devices that reaches every address from local
@@ -33,7 +35,7 @@ type Fake struct {
 func NewFake(local netip.Addr, mtu int) *Fake {
 	f := &Fake{
 		devices: make(map[string]*link.Info), routes: make(map[string]string), sysctls: make(map[string]string),
-		paths: make(map[netip.Addr]link.Path), failures: make(map[string]error),
+		paths: make(map[netip.Addr]link.Path), failures: make(map[string]error), watchers: make(map[chan struct{}]bool),
 	}
 	f.paths[netip.Addr{}] = link.Path{Local: local, Device: "eth0", MTU: mtu}
 	return f
@@ -45,6 +47,35 @@ func (f *Fake) SetPath(to netip.Addr, p link.Path) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.paths[to] = p
+	f.tell()
+}
+
+// Watch is link.Kernel's.
+func (f *Fake) Watch(ctx context.Context) (<-chan struct{}, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.failures["Watch"]; err != nil {
+		return nil, &link.Error{Op: "watch the network", Err: err}
+	}
+	ch := make(chan struct{}, 1)
+	f.watchers[ch] = true
+	context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, ch)
+		close(ch)
+	})
+	return ch, nil
+}
+
+// tell wakes the watchers. Guarded by mu.
+func (f *Fake) tell() {
+	for ch := range f.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // SetUses sets what Uses lists, over and above what the skipped devices have.
@@ -76,6 +107,7 @@ func (f *Fake) put(d link.Info) *link.Info {
 	}
 	f.devices[d.Name] = &d
 	f.changes++
+	f.tell()
 	return &d
 }
 
@@ -125,6 +157,7 @@ func (f *Fake) change(op, device string, do func(d *link.Info) bool) (bool, erro
 	changed := do(d)
 	if changed {
 		f.changes++
+		f.tell()
 	}
 	return changed, nil
 }
@@ -267,8 +300,15 @@ func (f *Fake) Delete(device string) error {
 	if err := f.failures["Delete "+device]; err != nil {
 		return &link.Error{Op: "delete the device", Device: device, Err: err}
 	}
-	if _, ok := f.devices[device]; ok {
+	if gone, ok := f.devices[device]; ok {
+		// As the kernel does with a bridge's ports.
+		for _, d := range f.devices {
+			if d.Master == gone.Index {
+				d.Master = 0
+			}
+		}
 		f.changes++
+		f.tell()
 	}
 	delete(f.devices, device)
 	delete(f.routes, device)
