@@ -36,6 +36,7 @@ type perfFlags struct {
 	time, omit, interval              string
 	bytes, length, rate, window, bind string
 	rr, crr, asJSON                   bool
+	userspace                         userspaceFlags
 	cfg                               perf.ClientConfig
 }
 
@@ -46,10 +47,16 @@ func (a *app) perfClientCommand() *cobra.Command {
 		Short: "Measure against a perf server",
 		Long: `Measures against "kohaku perf server" or "iperf3 -s" at ADDRESS: a line for each
 interval, then a summary with the processor time that it cost this machine. The
-flags are iperf3's where iperf3 has them.`,
+flags are iperf3's where iperf3 has them.
+
+With --userspace this process is a machine on the overlay by itself, with a TCP/IP
+stack of its own and no device: nothing but an ordinary UDP socket is needed. The
+peer, which may be a kernel VXLAN device, must have this machine as its remote. It
+tells whether the way works and where packets get lost; a device is faster.`,
 		Example: `  kohaku perf client 192.0.2.2 -P 4 -t 5
   kohaku perf client 192.0.2.2 -u -b 0 -l 1400
-  kohaku perf client 192.0.2.2 --rr -u`,
+  kohaku perf client 192.0.2.2 --rr -u
+  kohaku perf client 10.9.0.2 --userspace --vni 7 --remote 192.0.2.2 --address 10.9.0.1/24`,
 		Args: args(1, 1, "ADDRESS"),
 		RunE: func(c *cobra.Command, given []string) error {
 			if err := f.config(c, given[0]); err != nil {
@@ -76,6 +83,7 @@ flags are iperf3's where iperf3 has them.`,
 	fl.BoolVar(&f.cfg.Wide, "udp-counters-64bit", false, "64-bit sequence numbers, for more than 4 billion datagrams")
 	fl.BoolVar(&f.rr, "rr", false, "round trips: one request after the other on each stream")
 	fl.BoolVar(&f.crr, "crr", false, "connection rate: connect, one request, disconnect")
+	f.userspace.define(c)
 	jsonFlag(c, &f.asJSON)
 	return c
 }
@@ -119,6 +127,9 @@ func (f *perfFlags) config(c *cobra.Command, server string) (err error) {
 	case cfg.UDP && f.rate == "":
 		cfg.Rate = perf.DefaultUDPRate
 	}
+	if err := f.userspace.check(c, cfg); err != nil {
+		return err
+	}
 	if err := cfg.Check(); err != nil {
 		return usagef(c.CommandPath(), "%v", err)
 	}
@@ -138,6 +149,11 @@ func (a *app) runPerfClient(ctx context.Context, f *perfFlags) error {
 	if !f.asJSON {
 		f.cfg.OnStart, f.cfg.OnInterval = p.Start, p.Interval
 	}
+	done, err := f.userspace.open(&f.cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
 	r, err := perf.RunClient(ctx, f.cfg)
 	switch {
 	case r != nil && f.asJSON:

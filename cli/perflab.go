@@ -37,8 +37,9 @@ func (a *app) perfLabCommand() *cobra.Command {
 		Short: "Compare data paths on this machine, in private namespaces",
 		Long: `Measures the same workloads over plain veth, the kernel's VXLAN, kohaku's own data
 path and other tunnel programs that are installed, in private namespaces on this
-machine: in alternation, several rounds, medians with their spread, ratios to the
-kernel's VXLAN, and the processor time of the whole machine for each figure.
+machine: in alternation, in many short rounds, until the ratios to the kernel's
+VXLAN are known well enough or the time is used up; and the processor time of the
+whole machine for each figure.
 
   data paths   ` + strings.Join(labPaths(), ", ") + `
   topologies   hop: two machines; hub: one between them that routes
@@ -68,14 +69,17 @@ this machine, and of what else runs on it: leave it alone meanwhile.`,
 	fl.StringSliceVar(&f.o.Topologies, "topology", nil, "measure only these `NAMES`")
 	fl.StringSliceVar(&f.o.Profiles, "profile", nil, "measure only these `NAMES`")
 	fl.StringSliceVar(&f.o.Workloads, "workload", nil, "measure only these `NAMES`")
-	fl.IntVar(&f.o.Rounds, "rounds", 0, "`N` rounds (5; with --quick 2)")
-	fl.StringVarP(&f.time, "time", "t", "", "`SECONDS` of one measurement (1.2; with --quick 0.3)")
-	fl.BoolVar(&f.quick, "quick", false, "less than a minute: one hop, two short rounds")
-	fl.StringVar(&f.o.Congestion, "congestion", "", "TCP congestion control `NAME` on all machines (else: this machine's)")
+	fl.IntVar(&f.o.Rounds, "rounds", 0, "`N` rounds for all (else: as many as --budget and --precision need)")
+	fl.StringVarP(&f.time, "time", "t", "", "`SECONDS` of one measurement (0.15)")
+	fl.DurationVar(&f.o.Budget, "budget", 0, "`TIME` for the whole run (12m; with --quick 45s)")
+	fl.Float64Var(&f.o.Precision, "precision", 0, "measure until each ratio is known to this `SHARE`, both ways (0.025)")
+	fl.BoolVar(&f.o.Unplaced, "unplaced", false, "let programs run on any processor, not on their machine's own")
+	fl.BoolVar(&f.quick, "quick", false, "less than a minute: one hop, few rounds")
+	fl.StringVar(&f.o.Congestion, "congestion", "", "TCP congestion control `NAME` on all machines (else: cubic, or reno where that is not allowed)")
 	fl.StringVar(&f.svg, "svg", "", "write a picture to `FILE`")
 	fl.StringVar(&f.file, "save", "", "write the report as JSON to `FILE` too")
 	fl.StringVar(&f.against, "against", "", "compare with the report in `FILE`; exit status 3 if something got worse")
-	fl.StringVar(&f.o.ProfileDir, "pprof", "", "write a processor profile of each engine into `DIR`")
+	fl.StringVar(&f.o.ProfileDir, "pprof", "", "write a processor profile of each engine into `DIR`, and flame graphs where perf(1) is installed")
 	jsonFlag(c, &f.asJSON)
 	return c
 }
@@ -95,8 +99,8 @@ func (f *perfLabFlags) check(c *cobra.Command) error {
 	given := f.o
 	if f.quick {
 		f.o.Quick()
-		if given.Rounds != 0 {
-			f.o.Rounds = given.Rounds
+		if given.Budget != 0 {
+			f.o.Budget = given.Budget
 		}
 	}
 	if f.time != "" {
@@ -197,7 +201,7 @@ func (f *perfLabFlags) write(a *app, r *perflab.Report, changes []perflab.Change
 		return nil
 	}
 	for _, write := range []func(io.Writer) error{
-		r.WriteSummary, r.WriteTable, r.WriteChart,
+		r.WriteSummary, r.WriteTable, r.WriteStages, r.WriteChart,
 	} {
 		if err := write(a.out.w); err != nil {
 			return err
@@ -233,6 +237,9 @@ func (l *labProgress) update(p perflab.Progress) {
 		left = ", " + p.Left.Round(time.Second).String() + " left"
 	}
 	line := fmt.Sprintf("%d of %d%s: %s", p.Done, p.Total, left, p.Doing)
+	if p.Total == 0 {
+		line = fmt.Sprintf("%d measurements%s: %s", p.Done, left, p.Doing)
+	}
 	if l.terminal {
 		l.p.write("\r\x1b[K" + line)
 		return

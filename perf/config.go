@@ -56,6 +56,11 @@ type ClientConfig struct {
 	// Wide asks for 64-bit sequence numbers, needed beyond 2^32 datagrams.
 	Wide bool
 
+	// Dial opens all connections through another TCP/IP stack than the machine's,
+	// "tcp" and "udp"; Server must be an IP address that it reaches. Window, Local
+	// and the kernel's view of TCP do not apply then. nil: the machine's stack.
+	Dial Dial
+
 	ConnectTimeout time.Duration // 0: 10 s
 	Interval       time.Duration // 0: no intervals, otherwise at least 100 ms
 	OnStart        func(*Result) // the streams stand, the test starts; the Result is not final

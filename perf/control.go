@@ -18,7 +18,7 @@ import (
 // every operation in progress and lets later ones fail at once; only goodbye
 // still writes then.
 type control struct {
-	conn *net.TCPConn
+	conn net.Conn
 	ctx  context.Context
 	stop func() bool // ends the context's hold on the connection
 
@@ -28,11 +28,13 @@ type control struct {
 // past is a time that makes every operation with it as deadline fail at once.
 var past = time.Unix(1, 0)
 
-func newControl(ctx context.Context, c *net.TCPConn) *control {
+func newControl(ctx context.Context, c net.Conn) *control {
 	ctl := &control{conn: c, ctx: ctx}
 	// Small messages; keepalive finds a peer that vanished in a long UDP test.
-	_ = c.SetNoDelay(true)
-	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3})
+	if c, ok := c.(*net.TCPConn); ok {
+		_ = c.SetNoDelay(true)
+		_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3})
+	}
 	ctl.stop = context.AfterFunc(ctx, func() {
 		ctl.mu.Lock()
 		defer ctl.mu.Unlock()

@@ -22,10 +22,11 @@ type peer struct {
 	addr  netip.AddrPort
 	zone  string
 	local netip.Addr // zero: routing decides
+	dial  Dial       // of another stack; nil: the machine's
 }
 
 // dialControl connects to the server.
-func (c *ClientConfig) dialControl(ctx context.Context) (*net.TCPConn, peer, error) {
+func (c *ClientConfig) dialControl(ctx context.Context) (net.Conn, peer, error) {
 	host, port, err := c.target()
 	if err != nil {
 		return nil, peer{}, err
@@ -34,28 +35,42 @@ func (c *ClientConfig) dialControl(ctx context.Context) (*net.TCPConn, peer, err
 	if c.Local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: c.Local.AsSlice(), Zone: c.Local.Zone()}
 	}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+	dial := d.DialContext
+	if c.Dial != nil {
+		dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
+			defer cancel()
+			return c.Dial(ctx, network, address)
+		}
+	}
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(port)))
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, peer{}, context.Cause(ctx)
 		}
 		return nil, peer{}, fmt.Errorf("connecting to the perf server: %w; is \"kohaku perf server\" or \"iperf3 -s\" running there, and does a firewall let TCP and UDP port %d pass?", err, port)
 	}
-	tcp := conn.(*net.TCPConn)
-	remote := tcp.RemoteAddr().(*net.TCPAddr)
-	ap := remote.AddrPort()
-	return tcp, peer{
-		addr:  netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()),
-		zone:  remote.Zone,
+	zone := ""
+	if remote, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		zone = remote.Zone
+	}
+	return conn, peer{
+		addr:  connAddr(conn.RemoteAddr()),
+		zone:  zone,
+		dial:  c.Dial,
 		local: c.Local.Unmap().WithZone(""),
 	}, nil
 }
 
 // maxSegment gives the connection's segment size: what a datagram may carry
-// without being fragmented is never less.
-func maxSegment(c *net.TCPConn) int {
+// without being fragmented is never less. 0: unknown.
+func maxSegment(c net.Conn) int {
 	mss := 0
-	if raw, err := c.SyscallConn(); err == nil {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	if raw, err := tcp.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG); err == nil {
 				mss = v
@@ -103,6 +118,13 @@ func tcpOptions(fd int, p *iperf.Params) error {
 
 // dialTCP opens one TCP stream.
 func (p peer) dialTCP(ctx context.Context, params *iperf.Params, cookie iperf.Cookie, timeout time.Duration) (*sock, error) {
+	if p.dial != nil {
+		s, err := p.dialVia(ctx, "tcp", &cookie, timeout)
+		if err != nil {
+			return nil, fmt.Errorf("opening a stream: %w", err)
+		}
+		return s, nil
+	}
 	d := net.Dialer{Timeout: timeout, Control: streamOptions(params)}
 	if p.local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: p.local.AsSlice(), Zone: p.zone}
@@ -131,6 +153,13 @@ func (p peer) dialTCP(ctx context.Context, params *iperf.Params, cookie iperf.Co
 // address, its answer tells that the server is ready. The first may get lost
 // where an address has to be resolved first, so it is repeated.
 func (p peer) dialUDP(ctx context.Context, params *iperf.Params, timeout time.Duration) (*sock, error) {
+	if p.dial != nil {
+		s, err := p.dialVia(ctx, "udp", nil, timeout)
+		if err != nil {
+			return nil, fmt.Errorf("opening a stream: %w", err)
+		}
+		return s, nil
+	}
 	local := netip.AddrPort{}
 	if p.local.IsValid() {
 		local = netip.AddrPortFrom(p.local, 0)

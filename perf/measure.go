@@ -30,6 +30,7 @@ type measurement struct {
 	start    time.Time // of the time that counts
 	reported time.Time // end of the last interval
 	omitting bool
+	stopped  bool
 	seconds  float64 // that counted, once frozen
 	last     []snapshot
 }
@@ -49,7 +50,7 @@ func (m *measurement) add(s *sock, sender bool) {
 	}
 	m.streams = append(m.streams, st)
 	m.res.Streams = append(m.res.Streams, StreamResult{
-		ID: st.id, Socket: s.fd, Sender: sender, Local: s.local, Remote: s.remote,
+		ID: st.id, Socket: st.number(), Sender: sender, Local: s.local, Remote: s.remote,
 	})
 }
 
@@ -107,8 +108,7 @@ func (m *measurement) direction(sender bool) []*stream {
 
 // shared reports whether streams share threads: see group.go.
 func (m *measurement) shared(ss []*stream) bool {
-	return bool(m.params.TCP) && m.res.Mode() == Throughput && m.params.Bandwidth == 0 &&
-		len(ss) > max(1, runtime.NumCPU()/2)
+	return bool(m.params.TCP) && m.res.Mode() == Throughput && m.params.Bandwidth == 0 && m.dial == nil
 }
 
 // run starts a worker on a thread of its own, as it mostly blocks in the kernel.
@@ -218,7 +218,7 @@ func (m *measurement) reportUntil(now time.Time) {
 	}
 	for _, s := range m.streams {
 		v := s.take()
-		si := StreamInterval{ID: s.id, Socket: s.sock.fd, Sender: s.sender, Totals: v.diff(s.prev, seconds)}
+		si := StreamInterval{ID: s.id, Socket: s.number(), Sender: s.sender, Totals: v.diff(s.prev, seconds)}
 		if s.tcpOK {
 			t := v.tcp
 			si.TCP = &t
@@ -262,12 +262,19 @@ func (m *measurement) freeze() {
 	}
 }
 
-// stop ends every worker and closes the streams.
+// stop ends every worker and closes the streams. It may be called again.
 func (m *measurement) stop() {
+	if m.stopped {
+		return // the descriptors may be somebody else's by now
+	}
+	m.stopped = true
 	m.freeze()
 	m.stopSend.Store(true)
 	m.stopRecv.Store(true)
 	m.senders.Wait()
+	for _, s := range m.streams {
+		s.sock.wake()
+	}
 	m.receivers.Wait()
 	for _, s := range m.streams {
 		s.sock.close()

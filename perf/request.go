@@ -116,7 +116,7 @@ func (f *flow) echoTCP(s *stream, buf []byte) error {
 	for !f.stopRecv.Load() {
 		n, err := s.sock.read(buf[have:])
 		switch {
-		case again(err):
+		case again(err), n == 0 && f.stopRecv.Load():
 			continue
 		case err != nil:
 			return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
@@ -170,7 +170,12 @@ func (f *flow) connects(s *stream, p *prober, local netip.Addr, zone string, coo
 	failing := 0
 	for !f.stopSend.Load() {
 		from := clock()
-		err := connectOnce(local, remote, zone, cookie)
+		var err error
+		if f.dial != nil {
+			err = connectVia(f.dial, remote, cookie)
+		} else {
+			err = connectOnce(local, remote, zone, cookie)
+		}
 		if err == nil {
 			p.took(s, clock()-from)
 			failing = 0

@@ -4,6 +4,7 @@ package perf
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -17,11 +18,13 @@ import (
 // looks whether it should stop.
 const pollEvery = 100 * time.Millisecond
 
-// sock owns one blocking socket. Reads and writes return EAGAIN after pollEvery,
+// sock owns one blocking socket, or a connection of another stack (see
+// connSock). Reads and writes return EAGAIN after pollEvery,
 // so whoever wants to close it asks its user to stop, waits, and closes then: a
 // descriptor is never closed under a running call.
 type sock struct {
-	fd            int
+	fd            int      // -1: conn
+	conn          net.Conn // nil: fd
 	local, remote netip.AddrPort
 	zone          string // of an IPv6 link-local address
 	once          sync.Once
@@ -85,11 +88,32 @@ func (s *sock) prepare() error {
 	return nil
 }
 
+// wake ends a read that waits for data, and lets later ones return at once: what
+// still arrives is not wanted any more. The peer does not notice.
+func (s *sock) wake() {
+	if s.conn != nil {
+		_ = s.conn.SetReadDeadline(past)
+		return
+	}
+	_ = unix.Shutdown(s.fd, unix.SHUT_RD)
+}
+
 // close closes the descriptor, once. Nobody may be using it.
-func (s *sock) close() { s.once.Do(func() { unix.Close(s.fd) }) }
+func (s *sock) close() {
+	s.once.Do(func() {
+		if s.conn != nil {
+			s.conn.Close()
+			return
+		}
+		unix.Close(s.fd)
+	})
+}
 
 // write writes once and returns how much the kernel took.
 func (s *sock) write(b []byte) (int, error) {
+	if s.conn != nil {
+		return s.connWrite(b)
+	}
 	for {
 		n, err := unix.Write(s.fd, b)
 		if err != unix.EINTR {
@@ -100,6 +124,9 @@ func (s *sock) write(b []byte) (int, error) {
 
 // read reads once. Zero bytes without an error is the end of the stream.
 func (s *sock) read(b []byte) (int, error) {
+	if s.conn != nil {
+		return s.connRead(b)
+	}
 	for {
 		n, err := unix.Read(s.fd, b)
 		if err != unix.EINTR {

@@ -28,6 +28,14 @@ type stream struct {
 	resetJitter atomic.Bool // the omitted part is over: jitter starts anew
 }
 
+// number is what iperf3 calls a stream's socket: its descriptor, if it has one.
+func (s *stream) number() int {
+	if s.sock.fd < 0 {
+		return int(s.id)
+	}
+	return s.sock.fd
+}
+
 // counters are written by a stream's worker and read by the reporter.
 type counters struct {
 	bytes    atomic.Int64

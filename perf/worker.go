@@ -37,6 +37,7 @@ type flow struct {
 	total     atomic.Int64
 	over      atomic.Bool
 	exhausted chan struct{} // closed when total reaches limit
+	dial      Dial          // of another stack; nil: the machine's
 }
 
 // newFlow prepares a test of the given parameters.
@@ -100,7 +101,7 @@ func (f *flow) recvTCP(s *stream, buf []byte) error {
 // come. That nothing was there is neither.
 func (f *flow) received(s *stream, n int, err error) error {
 	switch {
-	case again(err):
+	case again(err), n == 0 && f.stopRecv.Load():
 		return nil
 	case err != nil:
 		return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
@@ -139,7 +140,7 @@ func (f *flow) sendUDP(s *stream, b *batch) error {
 		for i := range n {
 			iperf.PutHeader(b.buf(i), now, seq+uint64(i)+1, wide)
 		}
-		sent, err := b.send(s.sock.fd, 0, n)
+		sent, err := s.sock.sendBatch(b, 0, n)
 		seq += uint64(sent)
 		p.took(sent)
 		s.n.bytes.Add(int64(sent * b.size))
@@ -172,7 +173,7 @@ func (f *flow) recvUDP(s *stream, b *batch) error {
 	m := moderation{since: clock()}
 	omitted := false
 	for !f.stopRecv.Load() {
-		n, err := b.recv(s.sock.fd, !m.polling)
+		n, err := s.sock.recvBatch(b, !m.polling)
 		if err != nil && !again(err) && !refused(err) {
 			return fmt.Errorf("receiving from %v: %w", s.sock.remote, err)
 		}

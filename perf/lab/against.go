@@ -21,7 +21,7 @@ type Change struct {
 	Now    float64 `json:"now"`
 	// Gain is the change for the better, as a share: -0.1 is ten percent worse.
 	Gain float64 `json:"gain"`
-	// Noise is the change that the rounds' own spread explains.
+	// Noise is the change that chance explains: both figures' confidence intervals.
 	Noise  float64 `json:"noise"`
 	Worse  bool    `json:"worse"`
 	Better bool    `json:"better"`
@@ -54,10 +54,12 @@ func (r *Report) Against(before *Report) []Change {
 		}
 		c := Change{
 			DataPath: now.DataPath, Topology: now.Topology, Profile: now.Profile, Workload: now.Workload,
-			By: "value", Before: was.Value, Now: now.Value, Noise: (was.Spread + now.Spread) / 2,
+			By: "value", Before: was.Value, Now: now.Value,
+			Noise: noise(was.ValueCI, was.Spread) + noise(now.ValueCI, now.Spread),
 		}
 		if was.Ratio != 0 && now.Ratio != 0 {
-			c.By, c.Before, c.Now, c.Noise = "ratio", was.Ratio, now.Ratio, (was.RatioSpread+now.RatioSpread)/2
+			c.By, c.Before, c.Now = "ratio", was.Ratio, now.Ratio
+			c.Noise = noise(was.RatioCI, was.RatioSpread) + noise(now.RatioCI, now.RatioSpread)
 		}
 		c.Noise = max(c.Noise, minNoise)
 		c.Gain = c.Now/c.Before - 1
@@ -68,6 +70,15 @@ func (r *Report) Against(before *Report) []Change {
 		out = append(out, c)
 	}
 	return out
+}
+
+// noise is what a figure may be off: its confidence interval, or its spread where
+// there were too few rounds for one.
+func noise(half, spread float64) float64 {
+	if half > 0 {
+		return half
+	}
+	return spread
 }
 
 // Worse reports whether something got worse beyond the noise.

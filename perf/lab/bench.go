@@ -18,10 +18,12 @@ const underlayMTU = 1500
 // bench is one topology, standing, with all data paths side by side.
 type bench struct {
 	topology string
+	profile  string
 	program  []string
 	profiles func(node string) string // file for a processor profile; nil: none
 	net      *lab.Net
 	hosts    []*lab.UnderlayHost // from, [host,] to
+	cpus     [][]int             // for each of hosts: where its programs run; empty: anywhere
 	load     []*process          // one for each of hosts: generates and answers load
 	engines  []*process
 	others   []func() error // what else is to be ended, last first
@@ -32,7 +34,7 @@ type endpoints struct{ from, to netip.Addr }
 
 // newBench makes the machines and starts their agents.
 func newBench(ctx context.Context, o *Options, topology, profile string) (_ *bench, err error) {
-	b := &bench{topology: topology, program: o.Program}
+	b := &bench{topology: topology, profile: profile, program: o.Program}
 	if o.ProfileDir != "" {
 		b.profiles = func(node string) string {
 			return fmt.Sprintf("%s/%s-%s-%s.pprof", o.ProfileDir, profile, topology, node)
@@ -55,7 +57,17 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 		return nil, err
 	}
 	b.hosts = u.Hosts
-	for _, h := range b.hosts {
+	b.cpus = make([][]int, len(b.hosts))
+	if !o.Unplaced {
+		cpus, err := processors()
+		if err != nil {
+			return nil, err
+		}
+		for i := range b.hosts {
+			b.cpus[i] = place(cpus, i, len(b.hosts))
+		}
+	}
+	for i, h := range b.hosts {
 		// The machine's own settings are inherited, and may break routing through the hub.
 		for _, s := range [][2]string{
 			{"net.ipv4.conf.all.rp_filter", "0"}, {"net.ipv4.conf.default.rp_filter", "0"}, {"net.ipv4.conf.eth0.rp_filter", "0"},
@@ -71,7 +83,7 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 				return nil, err
 			}
 		}
-		p, err := startAgent(ctx, b.program, h.Node)
+		p, err := b.startAgent(ctx, i)
 		if err != nil {
 			return nil, err
 		}

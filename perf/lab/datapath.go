@@ -33,6 +33,8 @@ var dataPaths = []dataPath{
 	{name: Kernel, title: "kernel VXLAN", missing: always, up: upKernel},
 	{name: Userspace, title: "kohaku, userspace", missing: always, up: upUserspace},
 	{name: "wireguard-go", title: "wireguard-go", missing: needs("wireguard-go"), up: upWireGuard, encrypted: true},
+	{name: "nebula", title: "nebula", missing: needs("nebula", "nebula-cert"), up: upNebula, encrypted: true},
+	{name: "openvswitch", title: "Open vSwitch, userspace", missing: ovsMissing, up: upOpenVSwitch},
 }
 
 func always() string { return "" }
@@ -65,6 +67,8 @@ const (
 	netKernel
 	netUserspace
 	netWireGuard
+	netNebula
+	netOpenVSwitch
 )
 
 // upVeth is the underlay itself. Through the hub it needs addresses that are
@@ -122,7 +126,7 @@ const userspacePort = encap.DefaultPort + 1
 // upUserspace runs our engine, one process for each machine.
 func upUserspace(ctx context.Context, b *bench) (endpoints, error) {
 	return b.tunnelled(netUserspace, innerMTU(), func(i int, ends []tunnelEnd) error {
-		p, err := startAgent(ctx, b.program, b.hosts[i].Node)
+		p, err := b.startAgent(ctx, i)
 		if err != nil {
 			return err
 		}

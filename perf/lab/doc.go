@@ -14,9 +14,14 @@
 // changing from one to the next costs nothing and the machine's mood is the same
 // for all.
 //
-// A figure is the median over the rounds. A ratio is taken within each round,
-// against the path measured seconds before or after, and its median is given:
-// what slows the whole machine for a while cancels out.
+// Measurements are short and many. A value is the median over the rounds. A
+// ratio is taken within each round, against the path measured in the second
+// before or after, so that what slows the whole machine for a while cancels out;
+// given are the centre of the rounds' ratios and its confidence interval (see
+// centre), and measuring goes on where that is widest (see plan). Connections
+// are made anew for each measurement, as where threads, queues and hashes happen
+// to fall is part of what varies. Every machine has processors of its own (see
+// place).
 package lab
 
 import (

@@ -29,9 +29,11 @@ type process struct {
 	exit   error
 }
 
-// startAgent starts this program as an agent in a machine.
-func startAgent(ctx context.Context, program []string, node *lab.Node) (*process, error) {
-	cmd := node.Command(ctx, program[0], program[1:]...)
+// startAgent starts this program as an agent in machine i.
+func (b *bench) startAgent(ctx context.Context, i int) (*process, error) {
+	node := b.hosts[i].Node
+	cmd := node.Command(ctx, b.program[0], b.program[1:]...)
+	cmd.Env = goEnv()
 	cmd.Args[0] = os.Args[0] // what a person sees in ps, whatever the path
 	p := &process{name: node.Name(), cmd: cmd}
 	cmd.Stderr = &p.stderr
@@ -46,7 +48,7 @@ func startAgent(ctx context.Context, program []string, node *lab.Node) (*process
 	// Its input's end is the friendly way to end it; after that it is killed.
 	cmd.Cancel = in.Close
 	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
+	if err := b.startOn(i, cmd); err != nil {
 		return nil, fmt.Errorf("starting an agent in %s: %w", p.name, err)
 	}
 	p.in, p.enc, p.dec = in, json.NewEncoder(in), json.NewDecoder(out)

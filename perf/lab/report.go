@@ -4,9 +4,12 @@ package lab
 
 import (
 	"bufio"
+	"maps"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,17 +25,26 @@ type Measurement struct {
 	Value    float64 `json:"value"` // the median
 	Unit     string  `json:"unit"`
 	Rounds   int     `json:"rounds"` // that gave a figure
-	Spread   float64 `json:"spread"` // largest less smallest, as a share of the median
+	Spread   float64 `json:"spread"` // half of the samples lie so close together, as a share of the median
 	CPU      float64 `json:"cpu"`    // median
 	CPUUnit  string  `json:"cpu_unit"`
-	// Ratio is the median of the rounds' ratios to the kernel's VXLAN; 0 without it.
-	Ratio       float64 `json:"ratio_to_kernel,omitempty"`
-	RatioSpread float64 `json:"ratio_spread,omitempty"`
+	// Ratio is the centre of the rounds' ratios to the kernel's VXLAN (see
+	// centre); 0 without it. RatioCI is half of its 95 % confidence interval, as a
+	// share of it: 0.02 is +-2 %. 0: too few rounds to tell.
+	Ratio       float64   `json:"ratio_to_kernel,omitempty"`
+	RatioCI     float64   `json:"ratio_ci,omitempty"`
+	RatioSpread float64   `json:"ratio_spread,omitempty"`
+	Ratios      []float64 `json:"ratios,omitempty"` // by round, those that gave one
+	// ValueCI is the same for the value itself.
+	ValueCI float64 `json:"value_ci,omitempty"`
 	// LowerIsBetter tells how to read Value and Ratio.
 	LowerIsBetter bool               `json:"lower_is_better,omitempty"`
-	Samples       []float64          `json:"samples"` // by round; 0: that round failed
+	Samples       []float64          `json:"samples"`          // by round, those that gave a figure
+	Failed        int                `json:"failed,omitempty"` // rounds that gave none
 	Detail        map[string]float64 `json:"detail,omitempty"`
 	Error         string             `json:"error,omitempty"` // of the last round that failed
+	// Limited says why the figure may be a load generator's limit, not the path's.
+	Limited string `json:"limited,omitempty"`
 
 	readings map[int]Reading
 }
@@ -43,6 +55,7 @@ type Machine struct {
 	Processor  string `json:"processor"`
 	CPUs       int    `json:"cpus"`
 	Congestion string `json:"tcp_congestion_control"`
+	Placed     bool   `json:"placed"` // every machine of the lab on processors of its own
 	Go         string `json:"go"`
 	Revision   string `json:"revision,omitempty"`
 }
@@ -67,9 +80,8 @@ func newReport(o *Options) *Report {
 		Started: time.Now().Truncate(time.Second), Time: o.Time.Seconds(), Machine: thisMachine(),
 		Missing: map[string]string{}, Measurements: []*Measurement{},
 	}
-	if o.Congestion != "" {
-		r.Machine.Congestion = o.Congestion
-	}
+	r.Machine.Congestion = o.Congestion
+	r.Machine.Placed = !o.Unplaced
 	_, missing := DataPaths()
 	for name, why := range missing {
 		r.Missing[name] = why
@@ -100,46 +112,73 @@ func (r *Report) add(k key, round int, a *answer, err error) {
 		}
 		r.Measurements = append(r.Measurements, m)
 	}
-	for len(m.Samples) <= round {
-		m.Samples = append(m.Samples, 0)
-	}
 	if err != nil {
 		m.Error = err.Error()
+		m.Failed++
 		return
 	}
 	m.readings[round] = *a.Reading
-	m.Samples[round] = a.Reading.Value
+}
+
+// ratios gives the ratios to the kernel of the rounds that have both, in order;
+// nothing where there is no reference.
+func (r *Report) ratios(m *Measurement) []float64 {
+	if m.DataPath == Kernel {
+		return nil
+	}
+	reference := r.find(key{Kernel, m.Topology, m.Profile, m.Workload})
+	if reference == nil {
+		return nil
+	}
+	var out []float64
+	for _, round := range slices.Sorted(maps.Keys(m.readings)) {
+		if ref, ok := reference.readings[round]; ok && ref.Value > 0 && m.readings[round].Value > 0 {
+			out = append(out, m.readings[round].Value/ref.Value)
+		}
+	}
+	return out
+}
+
+// certainty gives half the confidence interval of what the measurement is judged
+// by: its ratio, or its value where there is no reference.
+func (r *Report) certainty(k key) float64 {
+	m := r.find(k)
+	if m == nil {
+		return math.Inf(1)
+	}
+	v := r.ratios(m)
+	if len(v) == 0 {
+		for _, reading := range m.readings {
+			v = append(v, reading.Value)
+		}
+	}
+	_, half := centre(v)
+	return half
 }
 
 // finish computes medians and ratios.
 func (r *Report) finish() {
 	r.Seconds = time.Since(r.Started).Seconds()
 	for _, m := range r.Measurements {
-		var values, cpu, ratios []float64
+		var values, cpu []float64
 		details := map[string][]float64{}
-		var reference *Measurement
-		if m.DataPath != Kernel {
-			reference = r.find(key{Kernel, m.Topology, m.Profile, m.Workload})
-		}
-		for round, reading := range m.readings {
+		for _, round := range slices.Sorted(maps.Keys(m.readings)) {
+			reading := m.readings[round]
 			values = append(values, reading.Value)
 			cpu = append(cpu, reading.CPU)
 			for name, v := range reading.Detail {
 				details[name] = append(details[name], v)
 			}
-			if reference != nil {
-				if ref, ok := reference.readings[round]; ok && ref.Value > 0 {
-					ratios = append(ratios, reading.Value/ref.Value)
-				}
-			}
 		}
-		m.Rounds = len(values)
+		m.Rounds, m.Samples = len(values), values
 		if m.Rounds == 0 {
 			continue
 		}
 		m.Value, m.Spread, m.CPU = median(values), spread(values), median(cpu)
-		if len(ratios) > 0 {
-			m.Ratio, m.RatioSpread = median(ratios), spread(ratios)
+		_, m.ValueCI = known(values)
+		if m.Ratios = r.ratios(m); len(m.Ratios) > 0 {
+			m.Ratio, m.RatioCI = known(m.Ratios)
+			m.RatioSpread = spread(m.Ratios)
 		}
 		if len(details) > 0 {
 			m.Detail = map[string]float64{}
@@ -148,6 +187,16 @@ func (r *Report) finish() {
 			}
 		}
 	}
+	r.judgeGenerators()
+}
+
+// known is centre for a report, which has no infinity.
+func known(v []float64) (estimate, half float64) {
+	estimate, half = centre(v)
+	if math.IsInf(half, 0) {
+		half = 0
+	}
+	return estimate, half
 }
 
 // Failed reports whether some round of some measurement gave no figure.
@@ -175,9 +224,6 @@ func thisMachine() Machine {
 				break
 			}
 		}
-	}
-	if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
-		m.Congestion = strings.TrimSpace(string(b))
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

@@ -15,7 +15,8 @@ func TestMedianAndSpread(t *testing.T) {
 		v              []float64
 		median, spread float64
 	}{
-		{nil, 0, 0}, {[]float64{4}, 4, 0}, {[]float64{1, 2, 4}, 2, 1.5}, {[]float64{4, 1, 3, 2}, 2.5, 1.2},
+		{nil, 0, 0}, {[]float64{4}, 4, 0}, {[]float64{1, 2, 4}, 2, 0.75}, {[]float64{4, 1, 3, 2}, 2.5, 0.6},
+		{[]float64{1, 2, 3, 4, 500}, 3, 2. / 3},
 	} {
 		if m := median(tt.v); m != tt.median {
 			t.Errorf("median of %v: %v, want %v", tt.v, m, tt.median)
@@ -24,6 +25,14 @@ func TestMedianAndSpread(t *testing.T) {
 			t.Errorf("spread of %v: %v, want %v", tt.v, s, tt.spread)
 		}
 	}
+}
+
+// certain gives ten values around v.
+func certain(v, noise float64) (out []float64) {
+	for i := range 10 {
+		out = append(out, v*(1+noise*(float64(i)-4.5)/4.5))
+	}
+	return out
 }
 
 // sample makes a report of two data paths with the given values by round; a
@@ -57,13 +66,13 @@ func TestRatio(t *testing.T) {
 	if math.Abs(m.Ratio-0.8) > 1e-9 || m.RatioSpread > 1e-9 {
 		t.Errorf("ratio %v, spread %v, want 0.8 and 0", m.Ratio, m.RatioSpread)
 	}
-	if m.Value != 4 || m.Spread != 1 || m.Rounds != 5 || m.CPU != 0.25 || m.Detail["p99_us"] != 7 {
+	if m.Value != 4 || m.Spread != 1 || len(m.Ratios) != 5 || m.Rounds != 5 || m.CPU != 0.25 || m.Detail["p99_us"] != 7 {
 		t.Errorf("%+v", m)
 	}
 	// A round that failed on either side is left out of the ratio.
 	r = sample("tcp1", []float64{10, -1, 20}, []float64{9, 3, -1})
 	m = r.find(key{Userspace, Hop, Wire, "tcp1"})
-	if m.Ratio != 0.9 || m.Rounds != 2 || m.Error != "cable cut" || !r.Failed() {
+	if math.Abs(m.Ratio-0.9) > 1e-9 || m.Failed != 1 || m.Rounds != 2 || m.Error != "cable cut" || !r.Failed() {
 		t.Errorf("with failures: %+v", m)
 	}
 	var out bytes.Buffer
@@ -86,6 +95,8 @@ func TestAgainst(t *testing.T) {
 		{"better", "tcp1", before, []float64{10, 10, 10}, []float64{9, 9, 9}, false, true},
 		{"within five percent", "tcp1", before, []float64{10, 10, 10}, []float64{7.7, 7.7, 7.7}, false, false},
 		{"within the spread", "tcp1", before, []float64{10, 10, 10}, []float64{5.5, 7, 9}, false, false},
+		{"worse beyond both intervals", "tcp1", sample("tcp1", certain(10, 0), certain(8, 0.02)), certain(10, 0), certain(7, 0.02), true, false},
+		{"within both intervals", "tcp1", sample("tcp1", certain(10, 0), certain(8, 0.2)), certain(10, 0), certain(7, 0.2), false, false},
 		{"longer round trips", "rr", sample("rr", []float64{20, 20}, []float64{40, 40}), []float64{20, 20}, []float64{50, 50}, true, false},
 		{"shorter round trips", "rr", sample("rr", []float64{20, 20}, []float64{40, 40}), []float64{20, 20}, []float64{30, 30}, false, true},
 	} {
@@ -109,6 +120,47 @@ func TestAgainst(t *testing.T) {
 	}
 	if c := before.Against(sample("tcp4", []float64{1}, []float64{1})); len(c) != 0 {
 		t.Errorf("other workloads are compared: %+v", c)
+	}
+}
+
+// TestGeneratorLimits asserts that a figure which a load generator may have
+// limited is marked, in the table too, and others are not.
+func TestGeneratorLimits(t *testing.T) {
+	for _, tt := range []struct {
+		name, path, workload   string
+		veth, value            float64
+		sender, receiver, busy float64 // percent; a negative busy: no engine
+		want                   string
+	}{
+		{"near plain veth", Kernel, "tcp1", 10, 9.1, 50, 50, -1, "91 % of plain veth"},
+		{"above it", Userspace, "udp64", 10, 15, 50, 50, 90, "150 % of plain veth"},
+		{"the generator is busy, the engine idle", Userspace, "tcp1", 10, 5, 99, 50, 40, "a generator is busy 99 %"},
+		{"so is the receiver", Userspace, "tcp1", 10, 5, 50, 97, 40, "a generator is busy 97 %"},
+		{"the engine is busy too", Userspace, "tcp1", 10, 5, 99, 50, 95, ""},
+		{"the kernel works in the generator's calls", Kernel, "tcp1", 10, 5, 99, 99, -1, ""},
+		{"round trips", Userspace, "rr", 50, 100, 99, 99, 10, ""},
+		{"far below", Userspace, "tcp4", 10, 5, 60, 60, 60, ""},
+	} {
+		r := newReport(&Options{})
+		for path, v := range map[string]float64{Veth: tt.veth, tt.path: tt.value} {
+			d := map[string]float64{"sender_cpu_percent": tt.sender, "receiver_cpu_percent": tt.receiver}
+			if tt.busy >= 0 {
+				d["engine_cpu_percent"] = tt.busy
+			}
+			r.add(key{path, Hop, Wire, tt.workload}, 0, &answer{Reading: &Reading{Value: v, Detail: d}}, nil)
+		}
+		r.finish()
+		got := r.find(key{tt.path, Hop, Wire, tt.workload}).Limited
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		if veth := r.find(key{Veth, Hop, Wire, tt.workload}).Limited; veth != "" {
+			t.Errorf("%s: plain veth is marked too: %q", tt.name, veth)
+		}
+		var out bytes.Buffer
+		if err := r.WriteTable(&out); err != nil || !strings.Contains(out.String(), tt.want) {
+			t.Errorf("%s: the table does not say so (%v):\n%s", tt.name, err, out.String())
+		}
 	}
 }
 

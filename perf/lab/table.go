@@ -14,18 +14,18 @@ import (
 // WriteTable writes one line for each measurement, that stands alone: grep finds
 // and keeps the whole of it.
 func (r *Report) WriteTable(w io.Writer) error {
-	rows := [][]string{{"PROFILE", "TOPOLOGY", "WORKLOAD", "DATAPATH", "MEDIAN", "UNIT", "SPREAD", "VS KERNEL", "CPU", "CPU UNIT", "NOTE"}}
+	rows := [][]string{{"PROFILE", "TOPOLOGY", "WORKLOAD", "DATAPATH", "MEDIAN", "UNIT", "SPREAD", "VS KERNEL", "+-", "ROUNDS", "CPU", "CPU UNIT", "NOTE"}}
 	for _, m := range r.sorted() {
 		if m.Rounds == 0 {
-			rows = append(rows, []string{m.Profile, m.Topology, m.Workload, m.DataPath, "-", m.Unit, "-", "-", "-", m.CPUUnit, "failed: " + m.Error})
+			rows = append(rows, []string{m.Profile, m.Topology, m.Workload, m.DataPath, "-", m.Unit, "-", "-", "-", "0", "-", m.CPUUnit, "failed: " + m.Error})
 			continue
 		}
 		rows = append(rows, []string{
 			m.Profile, m.Topology, m.Workload, m.DataPath, number(m.Value), m.Unit, percent(m.Spread),
-			m.ratio(), number(m.CPU), m.CPUUnit, m.note(),
+			m.ratio(), m.certainty(), fmt.Sprint(m.Rounds), number(m.CPU), m.CPUUnit, m.note(),
 		})
 	}
-	return writeColumns(w, rows, map[int]bool{4: true, 6: true, 7: true, 8: true})
+	return writeColumns(w, rows, map[int]bool{4: true, 6: true, 7: true, 8: true, 9: true, 10: true})
 }
 
 // ratio says how it compares with the kernel.
@@ -36,17 +36,32 @@ func (m *Measurement) ratio() string {
 	return fmt.Sprintf("%.2f", m.Ratio)
 }
 
+// certainty says how far the ratio, or the value where there is none, is known.
+func (m *Measurement) certainty() string {
+	half := m.RatioCI
+	if m.Ratio == 0 {
+		half = m.ValueCI
+	}
+	if half == 0 {
+		return "?"
+	}
+	return fmt.Sprintf("%.1f%%", 100*half)
+}
+
 // note says what else is worth a word.
 func (m *Measurement) note() string {
 	var parts []string
 	if m.Error != "" {
-		parts = append(parts, fmt.Sprintf("%d of %d rounds failed: %s", len(m.Samples)-m.Rounds, len(m.Samples), m.Error))
+		parts = append(parts, fmt.Sprintf("%d of %d rounds failed: %s", m.Failed, m.Failed+m.Rounds, m.Error))
 	}
 	if v, ok := m.Detail["lost_percent"]; ok {
 		parts = append(parts, fmt.Sprintf("%.0f %% of the sent lost", v))
 	}
 	if v, ok := m.Detail["p99_us"]; ok {
 		parts = append(parts, fmt.Sprintf("p99 %.0f us", v))
+	}
+	if m.Limited != "" {
+		parts = append(parts, m.Limited)
 	}
 	for _, d := range dataPaths {
 		if d.name == m.DataPath && d.encrypted {

@@ -10,24 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
-
-	"kohaku/internal/lab"
 )
-
-// needs gives the missing function of a data path that is a program.
-func needs(program string) func() string {
-	return func() string {
-		if _, err := exec.LookPath(program); err != nil {
-			return program + " is not on PATH"
-		}
-		return ""
-	}
-}
 
 const (
 	wireGuardMTU  = 1420 // what wg-quick gives on an underlay of 1500
@@ -58,7 +46,7 @@ func upWireGuard(ctx context.Context, b *bench) (endpoints, error) {
 			if peer == i {
 				peer = link + 1
 			}
-			err := b.startWireGuard(ctx, b.hosts[i].Node, end, keys[fmt.Sprint(i, link)], keys[fmt.Sprint(peer, link)].PublicKey())
+			err := b.startWireGuard(ctx, i, end, keys[fmt.Sprint(i, link)], keys[fmt.Sprint(peer, link)].PublicKey())
 			if err != nil {
 				return fmt.Errorf("wireguard-go in %s: %w", b.hosts[i].Name(), err)
 			}
@@ -67,32 +55,28 @@ func upWireGuard(ctx context.Context, b *bench) (endpoints, error) {
 	})
 }
 
-func (b *bench) startWireGuard(ctx context.Context, node *lab.Node, end tunnelEnd, own *ecdh.PrivateKey, peer *ecdh.PublicKey) error {
-	cmd := node.Command(ctx, "wireguard-go", "-f", end.Device)
-	cmd.Env = append(os.Environ(), "LOG_LEVEL=error")
-	cmd.WaitDelay = 5 * time.Second
-	socket := "/var/run/wireguard/" + end.Device + ".sock"
-	if err := cmd.Start(); err != nil {
+func (b *bench) startWireGuard(ctx context.Context, i int, end tunnelEnd, own *ecdh.PrivateKey, peer *ecdh.PublicKey) error {
+	dir, err := b.workspace("wireguard")
+	if err != nil {
 		return err
 	}
+	socket := "/var/run/wireguard/" + end.Device + ".sock"
 	b.others = append(b.others, func() error {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed, and says so
-		return os.Remove(socket)
+		if err := os.Remove(socket); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
 	})
+	if _, err := b.start(ctx, i, dir, []string{"LOG_LEVEL=error"}, "wireguard-go", "-f", end.Device); err != nil {
+		return err
+	}
 	port := wireGuardPort + int(end.VNI)
 	settings := fmt.Sprintf("set=1\nprivate_key=%s\nlisten_port=%d\nreplace_peers=true\npublic_key=%s\nendpoint=%v:%d\nreplace_allowed_ips=true\nallowed_ip=0.0.0.0/0\n\n",
 		hex.EncodeToString(own.Bytes()), port, hex.EncodeToString(peer.Bytes()), end.Remote, port)
 	if err := tellWireGuard(ctx, socket, settings); err != nil {
 		return err
 	}
-	if err := node.SetMTU(end.Device, end.MTU); err != nil {
-		return err
-	}
-	if err := node.AddAddr(end.Device, end.Address); err != nil {
-		return err
-	}
-	return node.SetUp(end.Device)
+	return b.deviceUp(i, end)
 }
 
 // tellWireGuard sends settings, once the program listens.

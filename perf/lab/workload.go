@@ -32,7 +32,7 @@ type Reading struct {
 
 // warmUp is what does not count at the start of a throughput measurement:
 // congestion control finds its window, processors wake up.
-const warmUp = 200 * time.Millisecond
+const warmUp = 100 * time.Millisecond
 
 // workloads in the order in which they are measured and shown.
 var workloads = []Workload{
