@@ -33,6 +33,14 @@ type report struct {
 var errDisabled = &refusal{http.StatusServiceUnavailable, "Overlay not enabled",
 	"set enabled = true in the [overlay] section of host.toml and restart the Host"}
 
+// problemJoining is one for all runners that have no id yet, so that their names do
+// not fill the status. It is forgotten joinFailedFor after the last attempt: a Runner
+// that still wants to join tries every few seconds.
+const (
+	problemJoining = "joining"
+	joinFailedFor  = time.Minute
+)
+
 // register joins a runner, or brings the tunnel of one that joined before in line
 // with what it says now. from is the address that the call came from.
 func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAnswer, error) {
@@ -84,6 +92,9 @@ func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAns
 			// Nothing half-made stays behind a refusal.
 			h.table.remove(got)
 			err = errors.Join(err, h.destroy(r))
+			// The status is where a person looks for a runner that is not there.
+			h.problems.Set(problemJoining, err)
+			h.joinFailed = now
 		} else {
 			r.remote, r.local, r.mtu = was.remote, was.local, was.mtu
 			h.problems.Set(problemKey(r), err)
@@ -91,6 +102,7 @@ func (h *Host) register(q api.RegisterRequest, from netip.Addr) (api.RegisterAns
 		h.log.Error("a runner could not be joined", "runner", q.Hostname, "error", err)
 		return api.RegisterAnswer{}, &refusal{http.StatusInternalServerError, err.Error(), "the Host's log has more: journalctl -u kohakuriver-host"}
 	}
+	h.problems.Clear(problemJoining)
 	h.problems.Clear(problemKey(r))
 	h.problems.Set(problemKey(r)+" mtu", u.tight)
 	r.lastUsed, r.wasActive = time.Now(), true

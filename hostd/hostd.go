@@ -169,6 +169,8 @@ type Host struct {
 	beat    conf.Heartbeat // in force; may change while the daemon runs
 	table   *allocator
 	runners map[int]*runner
+	// joinFailed is when a new runner's tunnel could not be made.
+	joinFailed time.Time
 }
 
 func newHost(cfg *conf.Host, o Options) *Host {

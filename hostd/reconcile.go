@@ -58,6 +58,9 @@ func (h *Host) reconcile() {
 	}
 	h.noteForeign(devices)
 	now := h.opts.Now()
+	if now.Sub(h.joinFailed) > joinFailedFor {
+		h.problems.Clear(problemJoining)
+	}
 	for _, al := range h.table.all() {
 		r := h.runners[al.ID]
 		h.noteActivity(r, now)

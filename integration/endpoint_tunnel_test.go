@@ -21,7 +21,7 @@ func TestTunnelCommandTUN(t *testing.T) {
 	d := launch(t, left.Node, "tunnel", "--device", "tun", "--dev", overlayDevice, "--vni", fmt.Sprint(overlayVNI),
 		"--local", left.V4.String(), "--remote", right.V4.String(), "--address", overlay4[0].String()+"/24",
 		"--ttl", "9", "--tos", "0x28", "--df", "set")
-	check(t, left.WaitUp(within(t, 20*time.Second), overlayDevice))
+	d.waitTunnel()
 	l := &link{mtu: 1450}
 	l.left = &end{UnderlayHost: left, v4: overlay4[0], v6: overlay6[0], dev: lab.Port{Node: left.Node, Name: overlayDevice}}
 	if kind := must(l.left.dev.Link())(t).Type(); kind != "tuntap" {
@@ -70,12 +70,7 @@ func TestTunnelCommandRefusesLoops(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := launch(t, left.Node, append([]string{"tunnel", "--dev", overlayDevice, "--vni", "7"}, c.args...)...)
 			if c.says == "" {
-				eventually(t, 20*time.Second, "it is ready", func() error {
-					if !strings.Contains(d.log(), "ready:") {
-						return fmt.Errorf("it says %q", d.log())
-					}
-					return nil
-				})
+				d.waitTunnel()
 				check(t, d.end(syscall.SIGTERM))
 				return
 			}
@@ -87,4 +82,16 @@ func TestTunnelCommandRefusesLoops(t *testing.T) {
 			}
 		})
 	}
+}
+
+// waitTunnel waits until `kohaku tunnel` says that it is ready: its device is up and
+// has its address.
+func (d *daemon) waitTunnel() {
+	d.t.Helper()
+	eventually(d.t, 20*time.Second, d.name+" is ready", func() error {
+		if !strings.Contains(d.log(), "ready: ") {
+			return fmt.Errorf("it says %q", d.log())
+		}
+		return nil
+	})
 }

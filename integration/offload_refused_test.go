@@ -46,7 +46,7 @@ func TestOffloadRefused(t *testing.T) {
 				d := launchProgram(t, left.Node, env, "/proc/self/exe", must(kohakuBinary())(t),
 					"tunnel", "--json", "--dev", overlayDevice, "--vni", fmt.Sprint(overlayVNI),
 					"--local", left.V4.String(), "--remote", right.V4.String(), "--address", overlay4[0].String()+"/24")
-				check(t, left.WaitUp(within(t, 20*time.Second), overlayDevice))
+				d.waitTunnel()
 				check(t, left.AddAddr(overlayDevice, netip.PrefixFrom(overlay6[0], 64)))
 				l := &link{mtu: 1450}
 				l.left = &end{UnderlayHost: left, kind: ours, v4: overlay4[0], v6: overlay6[0], dev: lab.Port{Node: left.Node, Name: overlayDevice}}

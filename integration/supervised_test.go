@@ -139,13 +139,17 @@ func TestSupervised(t *testing.T) {
 		},
 	} {
 		port := map[int]int{theHost: 8003, runner1: 8004}[machine]
-		code, body := k.get(machine, fmt.Sprintf("http://127.0.0.1:%d/metrics", port))
-		for _, w := range want {
-			pattern := "(?m)^" + strings.NewReplacer("{", `\{`, "}", `\}`, "/", "/").Replace(w)
-			if !regexp.MustCompile(pattern).MatchString(body) {
-				t.Errorf("machine %d, status %d: no %s", machine, code, w)
+		// The first heartbeat may not have come yet.
+		eventually(t, 20*time.Second, fmt.Sprintf("metrics of machine %d", machine), func() error {
+			code, body := k.get(machine, fmt.Sprintf("http://127.0.0.1:%d/metrics", port))
+			for _, w := range want {
+				pattern := "(?m)^" + strings.NewReplacer("{", `\{`, "}", `\}`).Replace(w)
+				if !regexp.MustCompile(pattern).MatchString(body) {
+					return fmt.Errorf("status %d, no %s", code, w)
+				}
 			}
-		}
+			return nil
+		})
 		if code, body := k.get(machine, fmt.Sprintf("http://127.0.0.1:%d/healthz", port)); code != 200 || !strings.Contains(body, `"ok"`) {
 			t.Errorf("healthz of machine %d: %d %s", machine, code, body)
 		}

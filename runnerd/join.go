@@ -120,6 +120,10 @@ func (r *Runner) self(ctx context.Context) (link.Path, error) {
 	var firstErr error
 	for _, host := range hosts {
 		path, err := r.links.PathTo(host)
+		if err == nil && (path.Own || path.Local.IsLoopback()) {
+			err = fmt.Errorf("host = %q in the [runner] section is this machine itself (%s), to which no tunnel can lead: "+
+				"a Runner needs a machine (or a network namespace) of its own; write the Host's address on the underlay", r.cfg.Runner.Host, host)
+		}
 		if err == nil {
 			path.Local = path.Local.Unmap()
 			if a := r.cfg.Runner.Address; a.IsValid() {

@@ -42,6 +42,7 @@ type measureRequest struct {
 	Workload string
 	From, To netip.Addr
 	Time     time.Duration
+	Rate     int64 `json:",omitempty"` // bit/s of payload; 0: as fast as it goes
 }
 
 // tunnelsRequest starts an engine with tunnels.
@@ -149,7 +150,7 @@ func (a *agent) measure(m *measureRequest) (*Reading, error) {
 	}
 	cfg := w.config
 	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time
-	cfg.ConnectTimeout = 3 * time.Second
+	cfg.ConnectTimeout, cfg.Rate = 3*time.Second, m.Rate
 	if cfg.Mode == perf.Throughput {
 		cfg.Omit = warmUp
 	}

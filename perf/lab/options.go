@@ -20,7 +20,7 @@ type Options struct {
 	// every ratio is known to Precision, or the Budget is used up.
 	Rounds    int
 	Time      time.Duration // of one measurement, without warm-up; 0: 150 ms
-	Budget    time.Duration // for the whole run; 0: 12 min. Each path is measured twice at least
+	Budget    time.Duration // for the whole run; 0: 6 min. Each path is measured twice at least
 	Precision float64       // half a ratio's confidence interval, as a share; 0: 0.025
 
 	// Program starts this program as an agent; see Agent. Required.
@@ -58,7 +58,7 @@ func (o *Options) check() (err error) {
 		o.Time = 150 * time.Millisecond
 	}
 	if o.Budget == 0 {
-		o.Budget = 12 * time.Minute
+		o.Budget = 6 * time.Minute
 	}
 	if o.Precision == 0 {
 		o.Precision = 0.025

@@ -13,8 +13,8 @@ import (
 	"kohaku/internal/lab"
 )
 
-// Every machine of the lab gets processors of its own, where there are enough of
-// them: what runs in it, load generators and tunnel programs alike, stays
+// Every machine of the lab gets processors of its own, as far as there are
+// enough: what runs in it, load generators and tunnel programs alike, stays
 // there. Left alone, the scheduler puts sender and receiver on one processor in
 // some connections and on two in others, and a round trip is three times as
 // quick in the first case; two real machines never share a processor. The
@@ -36,14 +36,22 @@ func processors() ([]int, error) {
 	return cpus, nil
 }
 
-// place gives machine i of n its share of the processors: all of them, when there
-// are fewer than machines. Two would then share one all the same, and the third
-// would be the only one that does not.
+// place gives machine i of n its share of the processors. Where there are fewer
+// than machines, the two at the ends have theirs and those between use all: that
+// costs them throughput against having none placed, and is what makes two runs
+// agree.
 func place(cpus []int, i, n int) []int {
-	if len(cpus) < n {
+	switch {
+	case len(cpus) < 2:
 		return cpus
+	case len(cpus) >= n:
+		return cpus[i*len(cpus)/n : (i+1)*len(cpus)/n]
+	case i == 0:
+		return cpus[:len(cpus)/2]
+	case i == n-1:
+		return cpus[len(cpus)/2:]
 	}
-	return cpus[i*len(cpus)/n : (i+1)*len(cpus)/n]
+	return cpus
 }
 
 // startOn starts a program in machine i, on the machine's processors. It takes

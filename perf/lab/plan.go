@@ -12,6 +12,9 @@ const (
 	// leastPasses is what each workload gets whatever the time: a figure needs a
 	// second one that says how far to trust it.
 	leastPasses = 2
+	// evenPasses is how many each workload gets before time goes to the least
+	// certain, which could use up all of it.
+	evenPasses = 12
 	// mostPasses ends what does not become certain; the memory of one estimate
 	// grows with its square.
 	mostPasses = 400
@@ -71,7 +74,7 @@ func (p *plan) next(now time.Time) (workload string, pass int, paths []string) {
 // before tells whether workload a needs a pass more than b does.
 func (p *plan) before(a, b string) bool {
 	even := p.passes[a] < p.passes[b]
-	if p.o.Rounds > 0 || min(p.passes[a], p.passes[b]) < confident {
+	if p.o.Rounds > 0 || min(p.passes[a], p.passes[b]) < evenPasses {
 		return even
 	}
 	if x, y := p.worst(a), p.worst(b); x != y {

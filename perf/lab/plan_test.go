@@ -41,7 +41,7 @@ func TestPlanSpendsTimeWhereNeeded(t *testing.T) {
 	begun := time.Now()
 	p := newPlan(o, []string{Veth, Kernel, Userspace}, begun.Add(time.Minute))
 	count := map[string]int{}
-	for range 3 * confident {
+	for range 3 * evenPasses {
 		w, _, paths := p.next(begun)
 		count[w]++
 		if len(paths) != 3 {
@@ -49,8 +49,8 @@ func TestPlanSpendsTimeWhereNeeded(t *testing.T) {
 		}
 	}
 	for _, w := range o.Workloads {
-		if count[w] != confident {
-			t.Errorf("%d passes of %s, want %d of each to begin with", count[w], w, confident)
+		if count[w] != evenPasses {
+			t.Errorf("%d passes of %s, want %d of each to begin with", count[w], w, evenPasses)
 		}
 	}
 	for w, half := range map[string]float64{"tcp1": 0.01, "udp64": 0.03, "rr": 0.1} {
@@ -89,7 +89,7 @@ func TestPlace(t *testing.T) {
 		cpus, machines int
 		want           string
 	}{
-		{1, 2, "0;0"}, {2, 2, "0;1"}, {2, 3, "01;01;01"}, {3, 2, "0;12"}, {3, 3, "0;1;2"}, {8, 3, "01;234;567"},
+		{1, 2, "0;0"}, {2, 2, "0;1"}, {2, 3, "0;01;1"}, {3, 2, "0;12"}, {3, 3, "0;1;2"}, {8, 3, "01;234;567"},
 	} {
 		var cpus []int
 		for i := range tt.cpus {

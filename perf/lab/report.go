@@ -120,6 +120,16 @@ func (r *Report) add(k key, round int, a *answer, err error) {
 	m.readings[round] = *a.Reading
 }
 
+// reading gives what a round gave; nil if it gave nothing.
+func (r *Report) reading(k key, round int) *Reading {
+	if m := r.find(k); m != nil {
+		if v, ok := m.readings[round]; ok {
+			return &v
+		}
+	}
+	return nil
+}
+
 // ratios gives the ratios to the kernel of the rounds that have both, in order;
 // nothing where there is no reference.
 func (r *Report) ratios(m *Measurement) []float64 {

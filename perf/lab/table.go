@@ -57,6 +57,9 @@ func (m *Measurement) note() string {
 	if v, ok := m.Detail["lost_percent"]; ok {
 		parts = append(parts, fmt.Sprintf("%.0f %% of the sent lost", v))
 	}
+	if v, ok := m.Detail[pacedLoss]; ok {
+		parts = append(parts, fmt.Sprintf("%.1f %% at the kernel's rate", v))
+	}
 	if v, ok := m.Detail["p99_us"]; ok {
 		parts = append(parts, fmt.Sprintf("p99 %.0f us", v))
 	}
