@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -86,14 +87,17 @@ func generationBy(data []byte) string {
 	if len(data) < nfgenmsgLen {
 		return ""
 	}
-	attrs, err := nl.ParseRouteAttr(data[nfgenmsgLen:])
-	if err != nil {
-		return ""
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == attrGenName && len(a.Value) <= maxProcessName {
-			return unix.ByteSliceToString(a.Value)
+	// Not nl.ParseRouteAttr, which looks beyond an attribute that ends unpadded.
+	for b := data[nfgenmsgLen:]; len(b) >= unix.SizeofNlAttr; {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofNlAttr || n > len(b) {
+			break
 		}
+		value := b[unix.SizeofNlAttr:n]
+		if binary.NativeEndian.Uint16(b[2:]) == attrGenName && len(value) <= maxProcessName {
+			return unix.ByteSliceToString(value)
+		}
+		b = b[min((n+3)&^3, len(b)):] // NLA_ALIGN
 	}
 	return ""
 }

@@ -235,6 +235,7 @@ func FuzzGenerationBy(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 8, 0, 3, 0, 'n', 'f', 't', 0})
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 0, 0, 255, 255, 3, 0})
+	f.Add([]byte{0, 0, 0, 0, 5, 0, 3, 0, 'n'}) // ends without its padding
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if name := generationBy(data); len(name) > maxProcessName {
 			t.Errorf("name %q", name)
