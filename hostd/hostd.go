@@ -119,7 +119,7 @@ func (o Options) withDefaults(cfg *conf.Host) (Options, error) {
 		o.Live = new(service.Live)
 	}
 	if o.Metrics != nil {
-		o.Links = countedLinks{o.Links, o.Metrics}
+		o.Links = countLinks(o.Links, o.Metrics)
 	}
 	if o.MachineID == "" {
 		var err error

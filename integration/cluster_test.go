@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -173,6 +174,19 @@ func (k *cluster) status() (s api.Status, err error) {
 
 // call makes one call of the Host's API, from the Host.
 func (k *cluster) call(method, path string, answer any) error {
+	return k.send(method, path, nil, answer)
+}
+
+// send is call with a body; nil: none.
+func (k *cluster) send(method, path string, body, answer any) error {
+	var payload io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		payload = bytes.NewReader(data)
+	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
@@ -180,9 +194,9 @@ func (k *cluster) call(method, path string, answer any) error {
 			return c, err
 		},
 	}
-	ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d%s", apiPort, path), nil)
+	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d%s", apiPort, path), payload)
 	if err != nil {
 		return err
 	}
@@ -191,14 +205,14 @@ func (k *cluster) call(method, path string, answer any) error {
 		return err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, body)
+		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, text)
 	}
-	return json.Unmarshal(body, answer)
+	return json.Unmarshal(text, answer)
 }
 
 // allocation is what the Host says of one Runner.
@@ -349,13 +363,17 @@ func (d *daemon) drain() {
 }
 
 // end sends a signal and returns how the process ended.
-func (d *daemon) end(s syscall.Signal) error {
-	if err := d.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+func (d *daemon) end(s syscall.Signal) error { return endProcess(d.cmd.Process, s, d.done, &d.err) }
+
+// endProcess sends a signal and waits for done, after which err is how the process
+// ended.
+func endProcess(p *os.Process, s syscall.Signal, done <-chan struct{}, err *error) error {
+	if err := p.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {
-	case <-d.done:
-		return d.err
+	case <-done:
+		return *err
 	case <-time.After(20 * time.Second):
 		return errors.New("it still runs after 20 s")
 	}

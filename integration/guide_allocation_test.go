@@ -3,12 +3,7 @@
 package integration
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -164,40 +159,6 @@ func TestGuideInactive(t *testing.T) {
 		strings.Contains(string(out), "Inactive") || strings.Count(string(out), "Active") != 2 {
 		t.Errorf("kohaku node overlay: %v\n%s", err, out)
 	}
-}
-
-// send makes one call with a body of the Host's API, from the Host.
-func (k *cluster) send(method, path string, body, answer any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
-			err = k.Hosts[theHost].Do(func() (err error) { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
-			return c, err
-		},
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d%s", apiPort, path), bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	res, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, text)
-	}
-	return json.Unmarshal(text, answer)
 }
 
 // checkReachAs is checkReach for containers whose addresses are known.

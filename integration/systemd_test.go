@@ -226,15 +226,7 @@ func (s *systemd) signal(sig syscall.Signal) { check(s.t, s.cmd.Process.Signal(s
 
 // end ends the daemon. What is in the store stays.
 func (s *systemd) end(sig syscall.Signal) error {
-	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	select {
-	case <-s.done:
-		return s.err
-	case <-time.After(20 * time.Second):
-		return errors.New("it still runs after 20 s")
-	}
+	return endProcess(s.cmd.Process, sig, s.done, &s.err)
 }
 
 // stored is how many descriptors of a device are kept.

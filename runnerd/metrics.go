@@ -13,7 +13,6 @@ import (
 
 	"kohaku/internal/api"
 	"kohaku/internal/dataplane"
-	"kohaku/internal/link"
 	"kohaku/internal/metrics"
 )
 
@@ -134,49 +133,27 @@ func (r *Runner) statusLine() string {
 	return fmt.Sprintf("asks the Host %s to join, problems: %d", r.cfg.Runner.Host, problems)
 }
 
-// countedLinks counts what is changed.
+// countedLinks counts what is changed: what is this daemon's own here, the rest by
+// CountedLinks, whose methods come before those of what lies a level deeper.
 type countedLinks struct {
-	Links
-	set *metrics.Set
+	rest
+	metrics.CountedLinks
+}
+
+type rest struct{ Links }
+
+func countLinks(l Links, set *metrics.Set) countedLinks {
+	return countedLinks{rest{l}, metrics.CountedLinks{Links: l, Set: set}}
 }
 
 func (l countedLinks) EnsureBridge(name string, mac net.HardwareAddr) (bool, error) {
-	return l.set.Changed("bridge")(l.Links.EnsureBridge(name, mac))
+	return l.Set.Changed("bridge")(l.rest.Links.EnsureBridge(name, mac))
 }
 
 func (l countedLinks) EnsureMaster(device, bridge string) (bool, error) {
-	return l.set.Changed("bridge_port")(l.Links.EnsureMaster(device, bridge))
-}
-
-func (l countedLinks) EnsureMTU(device string, mtu int) (bool, error) {
-	return l.set.Changed("mtu")(l.Links.EnsureMTU(device, mtu))
-}
-
-func (l countedLinks) EnsureAlias(device string, alias link.Alias) (bool, error) {
-	return l.set.Changed("alias")(l.Links.EnsureAlias(device, alias))
-}
-
-func (l countedLinks) EnsureAddrs(device string, want []netip.Prefix, stale func(netip.Prefix) bool) (bool, error) {
-	return l.set.Changed("address")(l.Links.EnsureAddrs(device, want, stale))
-}
-
-func (l countedLinks) EnsureNoQueue(device string) (bool, error) {
-	return l.set.Changed("queueing")(l.Links.EnsureNoQueue(device))
-}
-
-func (l countedLinks) EnsureUp(device string) (bool, error) {
-	return l.set.Changed("up")(l.Links.EnsureUp(device))
+	return l.Set.Changed("bridge_port")(l.rest.Links.EnsureMaster(device, bridge))
 }
 
 func (l countedLinks) EnsureRoute(device string, dst netip.Prefix, via netip.Addr) (bool, error) {
-	return l.set.Changed("route")(l.Links.EnsureRoute(device, dst, via))
-}
-
-func (l countedLinks) EnsureSysctl(path, value string) (bool, error) {
-	return l.set.Changed("sysctl")(l.Links.EnsureSysctl(path, value))
-}
-
-func (l countedLinks) Delete(device string) error {
-	_, err := l.set.Changed("device_delete")(true, l.Links.Delete(device))
-	return err
+	return l.Set.Changed("route")(l.rest.Links.EnsureRoute(device, dst, via))
 }

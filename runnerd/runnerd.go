@@ -148,7 +148,7 @@ func (o Options) withDefaults(cfg *conf.Runner) (Options, error) {
 		o.Live = new(service.Live)
 	}
 	if o.Metrics != nil {
-		o.Links = countedLinks{o.Links, o.Metrics}
+		o.Links = countLinks(o.Links, o.Metrics)
 	}
 	var err error
 	if o.Host == nil {

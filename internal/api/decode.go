@@ -45,27 +45,24 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
 // DecodeRegister reads and checks the body of a registration. The hostname comes
 // back in canonical form, addresses unmapped.
-func DecodeRegister(r io.Reader) (RegisterRequest, error) {
-	var q RegisterRequest
-	if err := decode(r, &q); err != nil {
-		return RegisterRequest{}, err
-	}
-	if err := q.check(); err != nil {
-		return RegisterRequest{}, err
-	}
-	return q, nil
-}
+func DecodeRegister(r io.Reader) (RegisterRequest, error) { return checked[RegisterRequest](r) }
 
 // DecodeHeartbeat reads and checks the body of a heartbeat.
-func DecodeHeartbeat(r io.Reader) (Heartbeat, error) {
-	var h Heartbeat
-	if err := decode(r, &h); err != nil {
-		return Heartbeat{}, err
+func DecodeHeartbeat(r io.Reader) (Heartbeat, error) { return checked[Heartbeat](r) }
+
+// checked decodes a body and has it checked.
+func checked[T any, P interface {
+	*T
+	check() error
+}](r io.Reader) (T, error) {
+	var v, none T
+	if err := decode(r, &v); err != nil {
+		return none, err
 	}
-	if err := h.check(); err != nil {
-		return Heartbeat{}, err
+	if err := P(&v).check(); err != nil {
+		return none, err
 	}
-	return h, nil
+	return v, nil
 }
 
 // decode reads exactly one JSON object of at most MaxBody bytes.

@@ -112,16 +112,7 @@ const (
 
 // DecodeJoin reads and checks the body of a join. The hostname comes back in
 // canonical form.
-func DecodeJoin(r io.Reader) (JoinRequest, error) {
-	var q JoinRequest
-	if err := decode(r, &q); err != nil {
-		return JoinRequest{}, err
-	}
-	if err := q.check(); err != nil {
-		return JoinRequest{}, err
-	}
-	return q, nil
-}
+func DecodeJoin(r io.Reader) (JoinRequest, error) { return checked[JoinRequest](r) }
 
 func (q *JoinRequest) check() error {
 	if err := trust.CheckTokenID(q.Token); err != nil {

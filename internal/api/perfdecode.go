@@ -16,21 +16,6 @@ const (
 	maxPerfTokens = 64
 )
 
-// checked decodes a body and has it checked.
-func checked[T any, P interface {
-	*T
-	check() error
-}](r io.Reader) (T, error) {
-	var v, none T
-	if err := decode(r, &v); err != nil {
-		return none, err
-	}
-	if err := P(&v).check(); err != nil {
-		return none, err
-	}
-	return v, nil
-}
-
 // DecodePerfStep reads and checks the body of a step. Names come back in
 // canonical form.
 func DecodePerfStep(r io.Reader) (PerfStep, error) { return checked[PerfStep](r) }

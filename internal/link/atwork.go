@@ -9,7 +9,7 @@ import (
 // AtWork lists the TAP devices of ours whose queues are open, so that a daemon
 // carries their frames, or systemd keeps them for one.
 func (Kernel) AtWork() (names []string, err error) {
-	links, err := dump(netlink.LinkList)
+	links, err := Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fail("list the devices", "", err)
 	}

@@ -28,13 +28,13 @@ func (Kernel) FollowAddrs(device string, set func([]netip.Prefix)) (stop func(),
 		return nil, fail(op, device, err)
 	}
 	look := func() {
-		addrs, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
+		addrs, err := Dump(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			return // the device is gone; whoever reads it says so
 		}
 		prefixes := make([]netip.Prefix, 0, len(addrs))
 		for _, a := range addrs {
-			prefixes = append(prefixes, toPrefix(a.IPNet))
+			prefixes = append(prefixes, ToPrefix(a.IPNet))
 		}
 		set(prefixes)
 	}

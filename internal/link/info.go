@@ -39,8 +39,8 @@ func (i Info) OursAs(kind string) bool {
 	return IsOurs(i.Alias) || i.Type == kind && i.Bare()
 }
 
-// dump repeats a netlink dump that the kernel says was torn by a change meanwhile.
-func dump[T any](get func() ([]T, error)) ([]T, error) {
+// Dump repeats a netlink dump that the kernel says was torn by a change meanwhile.
+func Dump[T any](get func() ([]T, error)) ([]T, error) {
 	for tries := 0; ; tries++ {
 		all, err := get()
 		if errors.Is(err, netlink.ErrDumpInterrupted) && tries < 10 {
@@ -52,17 +52,17 @@ func dump[T any](get func() ([]T, error)) ([]T, error) {
 
 // Devices lists every device of the machine with its addresses.
 func (Kernel) Devices() ([]Info, error) {
-	links, err := dump(netlink.LinkList)
+	links, err := Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fail("list the devices", "", err)
 	}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fail("list the addresses", "", err)
 	}
 	byIndex := make(map[int][]netip.Prefix)
 	for _, a := range addrs {
-		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], toPrefix(a.IPNet))
+		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], ToPrefix(a.IPNet))
 	}
 	infos := make([]Info, 0, len(links))
 	for _, l := range links {
@@ -82,13 +82,13 @@ func (Kernel) Device(name string) (Info, error) {
 }
 
 func addrsOf(l netlink.Link) ([]netip.Prefix, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+	addrs, err := Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fail("list the addresses", l.Attrs().Name, err)
 	}
 	var out []netip.Prefix
 	for _, a := range addrs {
-		out = append(out, toPrefix(a.IPNet))
+		out = append(out, ToPrefix(a.IPNet))
 	}
 	return out, nil
 }
@@ -123,7 +123,9 @@ func toInfo(l netlink.Link, addrs []netip.Prefix) Info {
 	}
 }
 
-func toPrefix(n *net.IPNet) netip.Prefix {
+// ToPrefix is an address of netlink's, host bits included; of none that can be
+// read, the zero Prefix.
+func ToPrefix(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}
 	}

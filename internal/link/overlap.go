@@ -54,14 +54,14 @@ func (k Kernel) Uses(skip func(device string) bool) ([]Use, error) {
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		filter := &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_UNICAST}
-		routes, err := dump(func() ([]netlink.Route, error) {
+		routes, err := Dump(func() ([]netlink.Route, error) {
 			return netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 		})
 		if err != nil {
 			return nil, fail("list the routes", "", err)
 		}
 		for _, r := range routes {
-			dst := toPrefix(r.Dst)
+			dst := ToPrefix(r.Dst)
 			if r.Dst == nil || !dst.IsValid() || dst.Bits() <= 1 || skip(names[r.LinkIndex]) && r.LinkIndex != 0 {
 				continue
 			}

@@ -18,7 +18,7 @@ func (Kernel) EnsureNoQueue(device string) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	have, err := dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
+	have, err := Dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
 	if err != nil {
 		return false, fail(op, device, err)
 	}

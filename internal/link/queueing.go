@@ -26,7 +26,7 @@ func (Kernel) Queueing(device string) (Queueing, error) {
 	if s := l.Attrs().Statistics; s != nil {
 		q.Drops = s.RxDropped + s.TxDropped + s.RxErrors + s.TxErrors
 	}
-	all, err := dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
+	all, err := Dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
 	if err != nil {
 		return q, fail(op, device, err)
 	}

@@ -25,7 +25,7 @@ func (Kernel) EnsureRoute(device string, dst netip.Prefix, via netip.Addr) (chan
 		return false, err
 	}
 	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN}
-	have, err := dump(func() ([]netlink.Route, error) {
+	have, err := Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
@@ -34,7 +34,7 @@ func (Kernel) EnsureRoute(device string, dst netip.Prefix, via netip.Addr) (chan
 	present := false
 	for _, r := range have {
 		gw, _ := netip.AddrFromSlice(r.Gw)
-		if toPrefix(r.Dst) == dst && gw.Unmap() == via {
+		if ToPrefix(r.Dst) == dst && gw.Unmap() == via {
 			present = true
 			continue
 		}
@@ -89,12 +89,12 @@ func (Kernel) PathTo(to netip.Addr) (Path, error) {
 // false when there is none.
 func (Kernel) DefaultMTU() (int, bool) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, family) })
+		routes, err := Dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, family) })
 		if err != nil {
 			continue
 		}
 		for _, r := range routes {
-			if r.Dst != nil && toPrefix(r.Dst).Bits() != 0 || r.LinkIndex == 0 {
+			if r.Dst != nil && ToPrefix(r.Dst).Bits() != 0 || r.LinkIndex == 0 {
 				continue
 			}
 			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {

@@ -191,7 +191,7 @@ func TestAgainstModel(t *testing.T) {
 			},
 			"release": func(t *rapid.T) {
 				if len(m.leases) == 0 {
-					t.Skip("nothing was reserved yet")
+					return // nothing was reserved yet
 				}
 				l := rapid.SampledFrom(m.leases).Draw(t, "lease")
 				m.settle(now.At)

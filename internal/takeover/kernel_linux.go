@@ -25,20 +25,9 @@ var _ System = Kernel{}
 
 func fail(op, device string, err error) error { return &link.Error{Op: op, Device: device, Err: err} }
 
-// dump repeats a netlink dump that the kernel says was torn by a change meanwhile.
-func dump[T any](get func() ([]T, error)) ([]T, error) {
-	for tries := 0; ; tries++ {
-		all, err := get()
-		if errors.Is(err, netlink.ErrDumpInterrupted) && tries < 10 {
-			continue
-		}
-		return all, err
-	}
-}
-
 // Find is System's.
 func (Kernel) Find() ([]Device, error) {
-	links, err := dump(netlink.LinkList)
+	links, err := link.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fail("list the devices", "", err)
 	}
@@ -56,12 +45,12 @@ func (Kernel) Find() ([]Device, error) {
 			Name: v.Name, VNI: uint32(v.VxlanId), Remote: toAddr(v.Group), Local: toAddr(v.SrcAddr), Port: uint16(v.Port),
 			Up: v.Flags&net.FlagUp != 0, MTU: v.MTU, MAC: v.HardwareAddr, Master: names[v.MasterIndex], Metadata: v.FlowBased, link: v,
 		}
-		addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(v, netlink.FAMILY_ALL) })
+		addrs, err := link.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(v, netlink.FAMILY_ALL) })
 		if err != nil {
 			return nil, fail("list the addresses", v.Name, err)
 		}
 		for _, a := range addrs {
-			if p := toPrefix(a.IPNet); p.IsValid() && !(p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()) {
+			if p := link.ToPrefix(a.IPNet); p.IsValid() && !(p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()) {
 				d.Addrs = append(d.Addrs, p)
 				d.addrs = append(d.addrs, a)
 			}
@@ -78,7 +67,7 @@ func (Kernel) Find() ([]Device, error) {
 // ownRoutes are a device's routes that do not come back with its addresses.
 func ownRoutes(l netlink.Link) ([]netlink.Route, error) {
 	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_UNSPEC}
-	routes, err := dump(func() ([]netlink.Route, error) {
+	routes, err := link.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 	})
 	return slices.DeleteFunc(routes, func(r netlink.Route) bool { return r.Protocol == unix.RTPROT_KERNEL }), err
@@ -94,12 +83,12 @@ func (Kernel) Bridge(name string) (Bridge, error) {
 		return Bridge{}, fail("look up the bridge", name, err)
 	}
 	var b Bridge
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
+	addrs, err := link.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 	if err != nil {
 		return Bridge{}, fail("list the addresses", name, err)
 	}
 	for _, a := range addrs {
-		b.Addrs = append(b.Addrs, toPrefix(a.IPNet))
+		b.Addrs = append(b.Addrs, link.ToPrefix(a.IPNet))
 	}
 	routes, err := ownRoutes(l)
 	if err != nil {
@@ -107,7 +96,7 @@ func (Kernel) Bridge(name string) (Bridge, error) {
 	}
 	for _, r := range routes {
 		if via := toAddr(r.Gw); via.IsValid() && r.Dst != nil {
-			b.Routes = append(b.Routes, Route{Dst: toPrefix(r.Dst).Masked(), Via: via})
+			b.Routes = append(b.Routes, Route{Dst: link.ToPrefix(r.Dst).Masked(), Via: via})
 		}
 	}
 	return b, nil
@@ -150,7 +139,7 @@ func (Kernel) Remove(devices []Device) (restore func() error, err error) {
 
 // freeGroup finds a group number that no device has.
 func freeGroup() (uint32, error) {
-	links, err := dump(netlink.LinkList)
+	links, err := link.Dump(netlink.LinkList)
 	if err != nil {
 		return 0, fail("list the devices", "", err)
 	}
@@ -208,16 +197,4 @@ func (d Device) make() error {
 func toAddr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
-}
-
-func toPrefix(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	ones, bits := n.Mask.Size()
-	a, ok := netip.AddrFromSlice(n.IP)
-	if ok && bits == 32 {
-		a = a.Unmap()
-	}
-	return netip.PrefixFrom(a, ones)
 }
