@@ -22,8 +22,11 @@ func (r *Runner) stayJoined(ctx context.Context) error {
 	defer alive.End()
 	for {
 		alive.Tick(maxRetry)
-		path, _ := r.self(ctx) // an error comes again from joining
-		again, err := r.stay(ctx, path.Local)
+		path, err := r.self(ctx)
+		again := false
+		if err == nil {
+			again, err = r.stay(ctx, path)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -44,16 +47,15 @@ func (r *Runner) stayJoined(ctx context.Context) error {
 }
 
 // stay is one registration with the time to the next: until the Host asks for it,
-// or this machine's path to the Host becomes another. again says that it is time
-// for that; else the registration failed with err. from is what the path begins
-// with, zero when there is none.
-func (r *Runner) stay(ctx context.Context, from netip.Addr) (again bool, err error) {
+// or this machine's path to the Host becomes another than self. again says that it
+// is time for that; else the registration failed with err.
+func (r *Runner) stay(ctx context.Context, self link.Path) (again bool, err error) {
 	ctx, end := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer end()
-	group.Go(func() { r.followPath(ctx, from, end) })
-	interval, name, err := r.join(ctx)
+	group.Go(func() { r.followPath(ctx, self.Local, end) })
+	interval, name, err := r.join(ctx, self)
 	switch {
 	case err == nil:
 		r.problems.Clear("host")
@@ -65,13 +67,9 @@ func (r *Runner) stay(ctx context.Context, from netip.Addr) (again bool, err err
 	return true, nil
 }
 
-// join registers once and builds what the Host answers. name is the one to send
-// heartbeats under.
-func (r *Runner) join(ctx context.Context) (interval time.Duration, name string, err error) {
-	self, err := r.self(ctx)
-	if err != nil {
-		return 0, "", err
-	}
+// join registers once, as reached by self, and builds what the Host answers. name
+// is the one to send heartbeats under.
+func (r *Runner) join(ctx context.Context, self link.Path) (interval time.Duration, name string, err error) {
 	start := time.Now()
 	answer, err := r.opts.Host.Register(ctx, api.RegisterRequest{
 		Hostname: r.name, MachineID: r.opts.MachineID, Address: self.Local, UnderlayMTU: self.MTU,

@@ -162,9 +162,7 @@ func TestReconcile(t *testing.T) {
 			}
 			r := newRunner(w.cfg, "node1", opts)
 			defer r.closeWire()
-			if _, _, err := r.join(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			joinOnce(t, r)
 			damage(w.kernel)
 			if !r.reconcile(false) {
 				t.Fatalf("reconcile: %q", r.problems.List())
