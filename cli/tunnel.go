@@ -57,6 +57,7 @@ neighbour discovery for the device's addresses, and asks for its neighbours.`,
 	fl.StringVar(&f.fastPath, "fastpath", conf.FastPathAuto, "`auto|off`; off: never use the kernel's fast path")
 	fl.StringVar(&f.address, "address", "", "give the device an `ADDRESS/PREFIX` and set it up")
 	fl.DurationVar(&f.linger, "linger", conf.DefaultHost().Engine.Linger, "how long a thread looks on for frames before it sleeps, `TIME`; 0: not at all")
+	fl.IntVar(&f.nice, "nice", conf.DefaultHost().Engine.Nice, "nice value of the threads that carry frames, `-20..19`; 0: as this process has it")
 	fl.Uint8Var(&f.ttl, "ttl", 0, "TTL of the outer header, `1..255`; 0: the system's default")
 	fl.StringVar(&f.tos, "tos", "0", "TOS of the outer header, a `TOS` of 0..252 in steps of 4, or inherit: the inner packet's")
 	fl.StringVar(&f.df, "df", "unset", "`unset|set`; set: routers on the underlay may not fragment (IPv4)")
@@ -93,7 +94,7 @@ func (a *app) runTunnel(ctx context.Context, f *tunnelFlags) error {
 	}, log)
 	c := engine.Config{
 		Port: f.port, UDPGSO: off.UDPGSO, UDPGRO: off.UDPGRO, ZeroChecksum6: f.zeroChecksum6,
-		Linger:   dataplane.Linger(f.linger),
+		Linger: dataplane.Linger(f.linger), Nice: f.nice,
 		Circular: link.Kernel{}.LeadsInto, Log: log,
 	}
 	if f.localAddr.IsValid() {

@@ -23,7 +23,7 @@ type tunnelFlags struct {
 	linger                           time.Duration
 	zeroChecksum6, trustKernel       bool
 	port                             uint16
-	mtu, queues                      int
+	mtu, queues, nice                int
 	noTSO, noUSO, noUDPGSO, noUDPGRO bool
 	stats                            time.Duration
 	asJSON                           bool
@@ -75,6 +75,8 @@ func (f *tunnelFlags) check(command string) (err error) {
 		return bad("df", f.df, "unset or set")
 	case f.linger < 0:
 		return bad("linger", f.linger.String(), "0s, or a time such as 50us")
+	case f.nice < -20 || f.nice > 19:
+		return bad("nice", fmt.Sprint(f.nice), "-20..19")
 	case f.device != conf.DeviceTAP && f.device != conf.DeviceTUN:
 		return bad("device", f.device, "tap or tun")
 	case f.device == conf.DeviceTUN && f.queues > 1:

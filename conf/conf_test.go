@@ -18,7 +18,7 @@ import (
 
 // The defaults are spelled out once more, so that a change to them is seen.
 func TestDefaults(t *testing.T) {
-	engine := Engine{Device: "tap", FastPath: "auto", Linger: 50 * time.Microsecond, AntiSpoof: true, Offloads: Offloads{true, true, true, true, false}}
+	engine := Engine{Device: "tap", FastPath: "auto", Linger: 50 * time.Microsecond, Nice: -20, AntiSpoof: true, Offloads: Offloads{true, true, true, true, false}}
 	host := &Host{
 		Host: HostSection{Bind: netip.MustParseAddrPort("0.0.0.0:8000"), Join: "token", StateDir: "/var/lib/kohakuriver", LogLevel: slog.LevelInfo, Metrics: netip.MustParseAddrPort("127.0.0.1:8003")},
 		Overlay: HostOverlay{
@@ -78,6 +78,7 @@ device = "tun"
 'queues' = 4
 fastpath = "off"
 linger = "2ms"
+nice = 5
 anti_spoof = false
 ttl = 9
 tos = "inherit"
@@ -106,7 +107,7 @@ func TestParseHostEveryKey(t *testing.T) {
 		},
 		Heartbeat: Heartbeat{Interval: 90 * time.Second, TimeoutFactor: 3},
 		Engine: Engine{
-			Device: DeviceTUN, Queues: 4, FastPath: "off", Linger: 2 * time.Millisecond, TTL: 9, TOS: TOS{Inherit: true}, DF: true, ZeroChecksum6: true,
+			Device: DeviceTUN, Queues: 4, FastPath: "off", Linger: 2 * time.Millisecond, Nice: 5, TTL: 9, TOS: TOS{Inherit: true}, DF: true, ZeroChecksum6: true,
 			Offloads: Offloads{TrustKernel: true},
 		},
 	}
@@ -144,6 +145,7 @@ socket = "/run/docker.sock"
 queues = 64
 fastpath = "off"
 linger = "0s"
+nice = 0
 anti_spoof = true
 ttl = 255
 tos = 0b100
@@ -281,6 +283,7 @@ device = "tap" # default
 queues = 0 # default
 fastpath = "auto" # default
 linger = "50µs" # default
+nice = -20 # default
 anti_spoof = true # default
 ttl = 0 # default
 tos = 0 # default

@@ -75,7 +75,10 @@ type Engine struct {
 	FastPath string // FastPathAuto or FastPathOff
 	// Linger is how long a worker looks on for frames before it sleeps; 0: not at
 	// all. See engine.Config.
-	Linger    time.Duration
+	Linger time.Duration
+	// Nice is the nice value of the threads that carry frames, -20..19; 0: as the
+	// process has it.
+	Nice      int
 	AntiSpoof bool // drop inner frames whose source is not in the peer's subnet
 	Offloads  Offloads
 
@@ -150,11 +153,15 @@ const defaultStateDir = "/var/lib/kohakuriver"
 // defaultLinger is the engine's own default, written out.
 const defaultLinger = 50 * time.Microsecond
 
+// defaultNice is engine.DefaultNice, written out.
+const defaultNice = -20
+
 func defaultEngine(antiSpoof bool) Engine {
 	return Engine{
 		Device:    DeviceTAP,
 		FastPath:  FastPathAuto,
 		Linger:    defaultLinger,
+		Nice:      defaultNice,
 		AntiSpoof: antiSpoof,
 		Offloads:  Offloads{TSO: true, USO: true, UDPGSO: true, UDPGRO: true},
 	}

@@ -16,7 +16,48 @@ func Checksum(b []byte, initial uint16) uint16 {
 	// Words are summed in the order of memory, eight bytes at a time, and the
 	// byte order is mended at the end (RFC 1071 section 2(B)); a carry out of
 	// 64 bits is worth the same as a carry out of 16.
-	acc, b := sumWide(b)
+	acc, rest := sumWide(b)
+	if len(rest) >= 64 {
+		acc, rest = sumWords(rest)
+	}
+	for len(rest) >= 8 {
+		w := binary.LittleEndian.Uint64(rest)
+		acc += w>>32 + w&0xffffffff // far from a carry: fewer than 2^31 bytes
+		rest = rest[8:]
+	}
+	if n := len(rest); n > 0 && len(b) >= 8 {
+		w := binary.LittleEndian.Uint64(b[len(b)-8:]) >> (64 - 8*n)
+		acc += w>>32 + w&0xffffffff
+	} else if n > 0 {
+		acc += sumShort(rest)
+	}
+
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16&0xffff + acc&0xffff + acc>>32
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return fold(uint32(bits.ReverseBytes16(uint16(acc))) + uint32(initial))
+}
+
+// sumShort sums fewer than eight bytes.
+func sumShort(b []byte) (sum uint64) {
+	if len(b) >= 4 {
+		sum = uint64(binary.LittleEndian.Uint32(b))
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		sum += uint64(binary.LittleEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		sum += uint64(b[0])
+	}
+	return sum
+}
+
+// sumWords sums the front of b where there are no wide registers, or it is too
+// short for them, and returns the last bytes, fewer than 64. The sum is below 2^33.
+func sumWords(b []byte) (acc uint64, rest []byte) {
 	var c uint64
 	for len(b) >= 64 {
 		w := b[:64:64]
@@ -31,31 +72,7 @@ func Checksum(b []byte, initial uint16) uint16 {
 		acc += c
 		b = b[64:]
 	}
-	for len(b) >= 8 {
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(b), 0)
-		acc += c
-		b = b[8:]
-	}
-	var tail uint64
-	if len(b) >= 4 {
-		tail = uint64(binary.LittleEndian.Uint32(b))
-		b = b[4:]
-	}
-	if len(b) >= 2 {
-		tail += uint64(binary.LittleEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		tail += uint64(b[0])
-	}
-	acc, c = bits.Add64(acc, tail, 0)
-	acc += c
-
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>16&0xffff + acc&0xffff + acc>>32
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	return fold(uint32(bits.ReverseBytes16(uint16(acc))) + uint32(initial))
+	return acc>>32 + acc&0xffffffff, b
 }
 
 // fold brings a sum of few 16-bit values back to 16 bits.

@@ -8,10 +8,10 @@ import "golang.org/x/sys/cpu"
 var hasWide = cpu.X86.HasAVX2
 
 const (
-	wideBlock = 128 // what sumAVX2 takes at a time, in bytes
+	wideBlock = 32 // what sumAVX2 takes at a time, in bytes
 	// wideMin is the length from which wide registers pay: below it, and that is
 	// where headers are, the time goes into adding up their lanes.
-	wideMin = 256
+	wideMin = 128
 )
 
 // sumWide sums the front of b as 32-bit words in the order of memory, without
@@ -24,7 +24,7 @@ func sumWide(b []byte) (sum uint64, rest []byte) {
 	return sumAVX2(&b[0], n), b[n:]
 }
 
-// sumAVX2 sums n bytes, a multiple of wideBlock and neither 0 nor more than 2^31.
+// sumAVX2 sums n bytes, a multiple of wideBlock, at least 128 and no more than 2^31.
 //
 //go:noescape
 func sumAVX2(b *byte, n int) uint64

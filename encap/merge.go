@@ -29,6 +29,7 @@ type Run struct {
 	next   uint32 // TCP: the sequence number that continues the run
 	id     uint16 // IPv4: identification of the last frame
 	fixed  bool   // IPv4: the identification does not count (RFC 6864)
+	pseudo uint16 // TCP: the pseudo-header's sum of a segment of full length
 	closed bool
 	merged bool
 }
@@ -53,6 +54,7 @@ type Run struct {
 type Merger struct {
 	runs  [MaxRuns]Run
 	n     int
+	last  int16      // 1 + index of the run that the frame before went into; 0: none
 	table [256]int16 // flow hash to 1 + index of the flow's newest run
 }
 
@@ -71,7 +73,7 @@ func (m *Merger) Reset() {
 	for i := range m.runs[:m.n] {
 		m.runs[i].Parts = m.runs[i].Parts[:0]
 	}
-	m.n = 0
+	m.n, m.last = 0, 0
 	clear(m.table[:])
 }
 
@@ -80,6 +82,9 @@ func (m *Merger) Reset() {
 // frame, when there is no room: the caller delivers Runs, calls Reset and adds
 // the frame again.
 func (m *Merger) Add(frame []byte, tag uint32, allow Allow) bool {
+	if m.follow(frame, tag) {
+		return true
+	}
 	t, ok := parseTransport(frame, false)
 	if !ok {
 		// It may be part of any flow (a fragment, say), so nothing that comes
@@ -98,6 +103,7 @@ func (m *Merger) Add(frame []byte, tag uint32, allow Allow) bool {
 		if !r.closed && extends(r, frame, &t, tag) {
 			if verify(frame, &t) {
 				r.append(frame, &t)
+				m.last = *newest
 				return true
 			}
 		}
@@ -115,6 +121,7 @@ func (m *Merger) Add(frame []byte, tag uint32, allow Allow) bool {
 		r.segLen = t.end - t.payload
 		if t.proto == protoTCP {
 			r.next = binary.BigEndian.Uint32(frame[t.l4+4:]) + uint32(r.segLen)
+			r.pseudo = t.pseudoSum(frame, t.end-t.l4)
 			if frame[t.l4+13]&(tcpPSH|tcpFIN) != 0 {
 				r.closed = true
 			}
@@ -200,6 +207,7 @@ func (t *transport) superOffload(segSize int) Offload {
 func (m *Merger) push(frame []byte, tag uint32) *Run {
 	r := &m.runs[m.n]
 	m.n++
+	m.last = int16(m.n)
 	*r = Run{Parts: append(r.Parts[:0], frame), Tag: tag, Frames: 1, bytes: len(frame), closed: true}
 	return r
 }
@@ -238,9 +246,7 @@ func extends(r *Run, f []byte, t *transport, tag uint32) bool {
 	if n == 0 || n > r.segLen {
 		return false
 	}
-	// No longer than what one call can send, should the super-frame be routed
-	// into another tunnel: one more segment would there cost a call of its own.
-	if r.Frames == MaxSegments || (r.Frames+1)*(HeaderLen+t.payload+r.segLen) > MaxSend {
+	if r.full() {
 		return false
 	}
 	h := r.Parts[0]
@@ -258,12 +264,7 @@ func extends(r *Run, f []byte, t *transport, tag uint32) bool {
 			!bytes.Equal(h[t.l3+12:t.l4], f[t.l3+12:t.l4]) {
 			return false
 		}
-		id := binary.BigEndian.Uint16(f[t.l3+4:])
-		df := f[t.l3+6]&0x40 != 0
-		switch {
-		case id == r.id+1 && !(r.fixed && r.Frames > 1):
-		case id == r.id && df && (r.fixed || r.Frames == 1):
-		default:
+		if !r.idFollows(binary.BigEndian.Uint16(f[t.l3+4:]), f[t.l3+6]&0x40 != 0) {
 			return false
 		}
 	}

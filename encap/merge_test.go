@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -401,9 +402,17 @@ func TestMergeFull(t *testing.T) {
 	}
 }
 
+// sameRun reports whether two runs are the same in all but the memory they refer to.
+func sameRun(a, b Run) bool {
+	return slices.EqualFunc(a.Parts, b.Parts, bytes.Equal) && a.Offload == b.Offload && a.Tag == b.Tag && a.Frames == b.Frames &&
+		a.Partial == b.Partial && a.bytes == b.bytes && a.next == b.next && a.id == b.id && a.fixed == b.fixed &&
+		a.closed == b.closed && a.merged == b.merged
+}
+
 // FuzzMerge takes a stream of frames, each preceded by its length, and demands
 // that cutting what was merged gives back the stream (per frame, since frames
-// of different flows may change places).
+// of different flows may change places). The short way of adding a
+// frame and the long one must agree.
 func FuzzMerge(f *testing.F) {
 	stream := func(frames ...[]byte) []byte {
 		var b []byte
@@ -420,8 +429,10 @@ func FuzzMerge(f *testing.F) {
 	f.Add(stream(make([]byte, 60), p.bytes(), make([]byte, 14)))
 	partialTCP, _ := p.super(4000)
 	f.Add(stream(partialTCP))
+	p.v6, p.tcpOpts = true, nil
+	f.Add(stream(append(p.slowCut(500), p.slowCut(500)...)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var m Merger
+		var m, long Merger
 		want := map[string]int{}
 		n := 0
 		for len(b) >= 2 && n < MaxRuns {
@@ -432,10 +443,15 @@ func FuzzMerge(f *testing.F) {
 			frame := bytes.Clone(b[2 : 2+l])
 			b = b[2+l:]
 			want[fixedIDKey(frame)]++
+			long.last = 0 // so that nothing goes the short way
+			long.Add(bytes.Clone(frame), uint32(l%2), allowAll)
 			if !m.Add(frame, uint32(l%2), allowAll) {
 				t.Fatal("no room")
 			}
 			n++
+		}
+		if short, long := m.Runs(), long.Runs(); !slices.EqualFunc(short, long, sameRun) {
+			t.Fatalf("the short way and the long one differ:\n%+v\n%+v", short, long)
 		}
 		for _, f := range expand(t, m.Runs()) {
 			want[fixedIDKey(f)]--

@@ -36,6 +36,9 @@ type Config struct {
 	// traffic is such that it pays (see lingerer): it trades processor time for
 	// round trips. 0 means 50 µs, less means not at all.
 	Linger time.Duration
+	// Nice is the nice value of the workers' threads, -20 to 19; 0 leaves it as it
+	// is. Where it is refused the engine goes on without, and says so in Log.
+	Nice int
 	// ZeroChecksum6 accepts datagrams over IPv6 without a UDP checksum (RFC
 	// 6935), as some VTEPs send them. Over IPv4 they are always accepted.
 	ZeroChecksum6 bool
@@ -115,6 +118,7 @@ type Engine struct {
 	// Constant after New.
 	zeroChecksum6 bool
 	linger        time.Duration
+	nice          int
 	groOn         bool
 	workers       []*worker
 	sockets       []*rxSocket // all of the workers'
@@ -127,6 +131,7 @@ type Engine struct {
 	drops    dropCounters // those that belong to no tunnel
 	stages   stages       // of the contexts in the pool
 	gsoOff   atomic.Bool
+	ordinary atomic.Bool // workers were refused their priority
 
 	tunnels atomic.Pointer[map[encap.VNI]*tunnel]
 
@@ -153,6 +158,7 @@ func New(c Config) (*Engine, error) {
 		failures:      make(chan Failure, 1024),
 		zeroChecksum6: c.ZeroChecksum6,
 		linger:        c.Linger,
+		nice:          c.Nice,
 	}
 	for range cap(e.contexts) {
 		e.contexts <- nil

@@ -66,11 +66,19 @@ func (l *lingerer) slept(d time.Duration) {
 	}
 }
 
-// wait is epoll_wait(2) that lingers.
+// wait is epoll_wait(2) that lingers. It may return without an event.
 func (w *worker) wait(events []unix.EpollEvent) (int, error) {
+	if w.keepPace(); w.pace.bulk {
+		n, err := epollWait(w.epoll, events, paceIdle)
+		if n == 0 && err == nil {
+			w.pace.idle()
+			w.prioritise()
+		}
+		return n, err
+	}
 	l := &w.linger
 	if l.limit == 0 || l.bulk(w.stages.bytes.Load()) {
-		return epollWait(w.epoll, events)
+		return epollWait(w.epoll, events, -1)
 	}
 	begin := time.Now()
 	for l.window > 0 {
@@ -85,7 +93,7 @@ func (w *worker) wait(events []unix.EpollEvent) (int, error) {
 		// that is waited for.
 		schedYield()
 	}
-	n, err := epollWait(w.epoll, events)
+	n, err := epollWait(w.epoll, events, -1)
 	l.slept(time.Since(begin))
 	return n, err
 }

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -86,10 +87,15 @@ func epollPoll(epoll int, events []unix.EpollEvent) (int, error) {
 // schedYield is sched_yield(2).
 func schedYield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
-// epollWait is epoll_wait(2) without a time limit.
-func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
+// epollWait is epoll_wait(2) for at most limit, in milliseconds, less than 0: for
+// ever.
+func epollWait(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
+	ms := ^uintptr(0)
+	if limit >= 0 {
+		ms = uintptr(limit.Milliseconds())
+	}
 	for {
-		n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
+		n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ms, 0, 0)
 		switch e {
 		case 0:
 			return int(n), nil

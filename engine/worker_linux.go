@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ type worker struct {
 	socks  []*rxSocket // closed by the engine
 	stages stages
 	linger lingerer
+	pace   pace
+	prio   priority
 	done   chan struct{}
 
 	// mu is held while a queue is served, so whoever has removed a queue under
@@ -139,9 +142,11 @@ func (w *worker) drop(slot int) {
 func (w *worker) start() { go w.loop() }
 
 func (w *worker) loop() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // for good: nobody else should get a thread with this priority
 	defer close(w.done)
+	if err := w.prio.ask(w.engine.nice); err != nil {
+		w.engine.notePriority(err)
+	}
 	events := make([]unix.EpollEvent, 64)
 	for {
 		n, err := w.wait(events)
@@ -179,3 +184,20 @@ func (w *worker) serve(slot int, generation int32) {
 	w.drop(slot) // it would be reported as readable for ever
 	t.fail(err)
 }
+
+// keepPace looks, once in a while, at what the worker carries.
+func (w *worker) keepPace() {
+	if !w.pace.due() {
+		return
+	}
+	was := w.pace.bulk
+	s := &w.stages
+	w.pace.look(time.Now(), s.framesRead.Load()+s.received.Load(), s.bytes.Load())
+	if w.pace.bulk != was {
+		w.prioritise()
+	}
+}
+
+// prioritise has the thread scheduled as suits its pace. It was possible at the
+// start, or has been complained about.
+func (w *worker) prioritise() { _ = w.prio.set(w.pace.bulk) }

@@ -70,7 +70,7 @@ func (s System) NewPlane(port uint16) (Plane, error) {
 	off := Offloads(s.Engine.Offloads, s.Log)
 	e, err := engine.New(engine.Config{
 		Port: port, UDPGSO: off.UDPGSO, UDPGRO: off.UDPGRO, ZeroChecksum6: s.Engine.ZeroChecksum6,
-		Linger:   Linger(s.Engine.Linger),
+		Linger: Linger(s.Engine.Linger), Nice: s.Engine.Nice,
 		Circular: link.Kernel{}.LeadsInto, Log: s.Log,
 	})
 	if err != nil {

@@ -199,7 +199,7 @@ func (a *agent) tunnels(t *tunnelsRequest) error {
 			return err
 		}
 	}
-	e, err := engine.New(engine.Config{Listen: []netip.Addr{t.Listen}, Port: t.Port, UDPGSO: true, UDPGRO: true})
+	e, err := engine.New(engine.Config{Listen: []netip.Addr{t.Listen}, Port: t.Port, UDPGSO: true, UDPGRO: true, Nice: engine.DefaultNice})
 	if err != nil {
 		return err
 	}
