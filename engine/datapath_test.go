@@ -51,7 +51,10 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	m := inMessage{data: bytes.Clone(data), from: fromPeer(t, e), segment: len(data) / 20}
 
 	for name, fn := range map[string]func(){
-		"send": func() { c.sendFrames(tn, tn.queues[0], frames) },
+		"send": func() {
+			c.sendFrames(tn, tn.queues[0], &c.halves[0], frames)
+			c.flush(tn)
+		},
 		"receive": func() {
 			copy(m.data, data)
 			r.message(m)
@@ -150,6 +153,7 @@ func BenchmarkSendSuper(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(f)))
 	for b.Loop() {
-		c.sendFrames(tn, tn.queues[0], frames)
+		c.sendFrames(tn, tn.queues[0], &c.halves[0], frames)
+		c.flush(tn)
 	}
 }

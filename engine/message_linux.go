@@ -194,13 +194,30 @@ func (m *outMessage) addDatagram(flow uint32, tos uint8, d []byte) {
 	m.ended = len(d) < m.size
 }
 
+// room returns how many more datagrams of size bytes one call takes.
+func (m *outMessage) room(size int) int {
+	switch {
+	case m.count == 0:
+		return max(min(encap.MaxSegments, encap.MaxSend/size), 1)
+	case m.ended:
+		return 0
+	}
+	return min(encap.MaxSegments-m.count, (encap.MaxSend-m.bytes)/size)
+}
+
 // addParts takes n datagrams of size bytes (the last possibly shorter) as
-// encap.Cutter gives them; no part crosses from one into the next.
+// encap.Cutter gives them; no part crosses from one into the next. There must be
+// room for them, and what is there must be of the same size.
 func (m *outMessage) addParts(flow uint32, tos uint8, parts [][]byte, n, size int) {
-	m.flow, m.tos, m.size, m.count = flow, tos, size, n
+	if m.count == 0 {
+		m.flow, m.tos, m.size = flow, tos, size
+	}
 	for _, p := range parts {
 		m.iov = appendIovec(m.iov, p)
+		m.bytes += len(p)
 	}
+	m.count += n
+	m.ended = m.bytes < m.count*m.size
 }
 
 // fillControl writes the control messages behind the fixed ones.

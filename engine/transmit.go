@@ -10,31 +10,45 @@ import (
 )
 
 const (
-	txArena  = 256 << 10 // at least tun.MinArena; small frames lie in it close together
+	txArena  = 256 << 10 // of each half; at least tun.MinArena; small frames lie in it close together
 	txFrames = 64
 )
 
 // A txContext is everything that turning frames into datagrams needs. Each
 // worker has one, and at most cap(Engine.contexts) more exist for queues without
 // a descriptor, however many tunnels there are.
+//
+// Frames are read into two halves in turn, so that what is left of one read, too
+// little to be worth a call, can leave together with the begin of the next: a
+// super-frame of 64 KiB is just too long for one call.
 type txContext struct {
 	engine *Engine
 	stages *stages
-	arena  []byte
+	halves [2]txHalf
 	frames []tun.Frame
-	cut    encap.Cutter
 	parts  [][]byte
 	msg    outMessage
+	peer   *peer // that msg is for
 	answer [encap.MaxTooBig]byte
+}
+
+// A txHalf is the memory of one read: frames, and the headers of what they are cut
+// into.
+type txHalf struct {
+	arena []byte
+	cut   encap.Cutter
+	inMsg bool // msg refers to it
 }
 
 func newTxContext(e *Engine, s *stages) *txContext {
 	c := &txContext{
 		engine: e,
 		stages: s,
-		arena:  make([]byte, txArena),
 		frames: make([]tun.Frame, txFrames),
 		parts:  make([][]byte, 0, 2*encap.MaxSegments),
+	}
+	for i := range c.halves {
+		c.halves[i].arena = make([]byte, txArena)
 	}
 	c.msg.init()
 	return c
@@ -71,12 +85,17 @@ const drainBudget = 64
 
 // drain sends what is queued.
 func (c *txContext) drain(t *tunnel, q tun.Queue) error {
-	for range drainBudget {
-		n, err := q.Read(c.arena, c.frames)
+	defer c.flush(t)
+	for i := range drainBudget {
+		h := &c.halves[i%len(c.halves)]
+		if h.inMsg {
+			c.flush(t)
+		}
+		n, err := q.Read(h.arena, c.frames)
 		if n > 0 {
 			c.stages.reads.Add(1)
 			c.stages.framesRead.Add(uint64(n))
-			c.sendFrames(t, q, c.frames[:n])
+			c.sendFrames(t, q, h, c.frames[:n])
 		}
 		if err != nil {
 			return err
@@ -91,10 +110,11 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 	return nil
 }
 
-// sendFrames sends frames of one tunnel in order. All go to one peer, so runs
-// of equal length with one source socket leave in one call each. q is where
-// they came from, and takes what the sender has to be told.
-func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
+// sendFrames sends frames of one tunnel, which lie in h, in order. All go to one
+// peer, so runs of equal length with one source socket leave in one call each; the
+// last of them may stay in c.msg until the next flush. q is where the frames came
+// from, and takes what the sender has to be told.
+func (c *txContext) sendFrames(t *tunnel, q tun.Queue, h *txHalf, frames []tun.Frame) {
 	p := t.peer.Load()
 	mtu := c.engine.path.innerMTU(p)
 	if p.circular.Load() {
@@ -102,7 +122,11 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 		return
 	}
 	m := &c.msg
-	m.start(p)
+	if c.peer != p {
+		c.flush(t)
+		m.start(p)
+		c.peer = p
+	}
 	var bytes, super int
 	for i := range frames {
 		f := &frames[i]
@@ -123,13 +147,14 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 		tos := p.outerTOS(data)
 		pkt := f.Buf[tun.Headroom-encap.HeaderLen:]
 		if f.Offload.GSO != encap.GSONone {
-			super++
-			c.flush(t, p)
-			if err := c.cut.Start(t.vni, pkt, f.Offload); err != nil {
+			if super++; super > 1 {
+				c.flush(t) // for the headers' sake
+			}
+			if err := h.cut.Start(t.vni, pkt, f.Offload); err != nil {
 				t.drops.add(DropBadOffload, 1)
 				continue
 			}
-			c.sendSuper(t, p, flow, tos)
+			c.sendSuper(t, h, flow, tos)
 			continue
 		}
 		if err := encap.FinishChecksum(data, f.Offload); err != nil {
@@ -138,11 +163,11 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 		}
 		encap.PutHeader(pkt, t.vni)
 		if !m.fits(flow, tos, len(pkt)) {
-			c.flush(t, p)
+			c.flush(t)
 		}
 		m.addDatagram(flow, tos, pkt)
+		h.inMsg = true
 	}
-	c.flush(t, p)
 	t.tx.bytes.Add(uint64(bytes))
 	c.stages.bytes.Add(uint64(bytes))
 	if super > 0 {
@@ -186,33 +211,44 @@ func (c *txContext) tooLarge(t *tunnel, q tun.Queue, f *tun.Frame, mtu encap.Inn
 	return true
 }
 
-// sendSuper sends the super-frame that c.cut was started with. When it takes
-// more than one call they are made equal, since the receiver merges what
-// arrives in one call and a short rest costs as much as a whole.
-func (c *txContext) sendSuper(t *tunnel, p *peer, flow uint32, tos uint8) {
-	size := c.cut.DatagramLen()
-	per := min(encap.MaxSegments, max(encap.MaxSend/size, 1))
-	total := c.cut.Segments()
-	calls := (total + per - 1) / per
-	per = (total + calls - 1) / calls
+// sendSuper sends the super-frame that h.cut was started with, but for a rest that
+// does not fill a call and stays in c.msg.
+func (c *txContext) sendSuper(t *tunnel, h *txHalf, flow uint32, tos uint8) {
+	m, size := &c.msg, h.cut.DatagramLen()
+	if m.count > 0 && (size != m.size || !m.fits(flow, tos, size)) {
+		c.flush(t)
+	}
 	for {
+		room := m.room(size)
+		if room == 0 {
+			c.flush(t)
+			room = m.room(size)
+		}
 		var n int
-		c.parts, n = c.cut.Next(c.parts[:0], per)
-		if n == 0 {
+		if c.parts, n = h.cut.Next(c.parts[:0], room); n == 0 {
 			return
 		}
-		c.msg.addParts(flow, tos, c.parts, n, size)
-		c.flush(t, p)
+		m.addParts(flow, tos, c.parts, n, size)
+		h.inMsg = true
 	}
 }
 
 // flush sends what has been collected in c.msg, and counts.
-func (c *txContext) flush(t *tunnel, p *peer) {
+func (c *txContext) flush(t *tunnel) {
+	m := &c.msg
+	if m.count > 0 {
+		c.send(t, c.peer)
+	}
+	m.reset()
+	for i := range c.halves {
+		c.halves[i].inMsg = false
+	}
+}
+
+// send is flush's when there is something.
+func (c *txContext) send(t *tunnel, p *peer) {
 	m := &c.msg
 	n := m.count
-	if n == 0 {
-		return
-	}
 	s := p.sockets[m.flow%sourceSockets]
 	limit := int(p.gsoLimit.Load())
 	tooLarge := false
@@ -223,7 +259,6 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 		case nil:
 			t.tx.frames.Add(uint64(n))
 			c.stages.sent.Add(uint64(n))
-			m.reset()
 			return
 		case unix.EIO:
 			// The device below cannot do transmit checksums, which old kernels
@@ -237,7 +272,6 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 			tooLarge = true
 		default:
 			t.drops.add(sendDrop(err), n)
-			m.reset()
 			return
 		}
 	}
@@ -255,7 +289,6 @@ func (c *txContext) flush(t *tunnel, p *peer) {
 		t.tx.frames.Add(1)
 		c.stages.sent.Add(1)
 	})
-	m.reset()
 }
 
 // sendDrop names what a failed send means for the frames in it.
