@@ -12,8 +12,9 @@ const (
 	// leastPasses is what each workload gets whatever the time: a figure needs a
 	// second one that says how far to trust it.
 	leastPasses = 2
-	// evenPasses is how many each workload gets before time goes to the least
-	// certain, which could use up all of it.
+	// evenPasses is how many each workload gets, as far as there is time, before
+	// time goes to the least certain, which could use up all of it; fewer that agree
+	// may agree by chance.
 	evenPasses = 12
 	// mostPasses ends what does not become certain; the memory of one estimate
 	// grows with its square.
@@ -59,11 +60,11 @@ func (p *plan) next(now time.Time) (workload string, pass int, paths []string) {
 		return "", 0, nil
 	}
 	for _, w := range p.o.Workloads {
-		if workload == "" || p.before(w, workload) {
+		if !p.enough(w, now) && (workload == "" || p.before(w, workload)) {
 			workload = w
 		}
 	}
-	if p.enough(workload, now) {
+	if workload == "" {
 		return "", 0, nil
 	}
 	pass = p.passes[workload]
@@ -91,13 +92,13 @@ func (p *plan) worst(workload string) float64 {
 	return w
 }
 
-// enough tells whether the workload that needs it most needs no pass any more.
+// enough tells whether a workload needs no pass any more.
 func (p *plan) enough(workload string, now time.Time) bool {
 	n := p.passes[workload]
 	if p.o.Rounds > 0 {
 		return n >= p.o.Rounds
 	}
-	return n >= leastPasses && (now.After(p.until) || n >= mostPasses || p.worst(workload) <= p.o.Precision)
+	return n >= leastPasses && now.After(p.until) || n >= mostPasses || n >= evenPasses && p.worst(workload) <= p.o.Precision
 }
 
 // order gives the paths of a pass.
@@ -106,7 +107,7 @@ func (p *plan) order(workload string, pass int) []string {
 	for i := range p.paths {
 		name := p.paths[(i+pass/2)%len(p.paths)]
 		half, judged := p.uncertain[workload][name]
-		if p.o.Rounds == 0 && pass >= leastPasses && judged && half <= p.o.Precision {
+		if p.o.Rounds == 0 && pass >= evenPasses && judged && half <= p.o.Precision {
 			continue
 		}
 		out = append(out, name)
