@@ -7,11 +7,18 @@ import "time"
 // A pace tells whether a worker carries bulk, for which throughput counts, or
 // single frames, for which it counts how soon they leave.
 type pace struct {
-	bulk bool
+	bulk    bool
+	singles bool // bulk whose datagrams arrive one by one, unmerged
 
-	waits         int       // since the last look at the clock
-	since         time.Time // begin of the period that is measured
-	frames, bytes uint64    // carried until then
+	waits int       // since the last look at the clock
+	since time.Time // begin of the period that is measured
+	until load      // that time
+}
+
+// A load is what a worker has carried.
+type load struct {
+	frames, bytes uint64 // both ways
+	messages      uint64 // received; one with UDP_GRO may be many datagrams
 }
 
 const (
@@ -26,6 +33,9 @@ const (
 	// there is ends at half.
 	bulkFrames = 150_000
 	bulkBytes  = 64 << 20
+	// bulkMessages per second is where the receiver's wake-ups, each of which the
+	// sender's processor pays for if it is the same machine's, are worth saving.
+	bulkMessages = 150_000
 )
 
 // due counts a wait and reports whether it is time for a look.
@@ -35,7 +45,7 @@ func (p *pace) due() bool {
 }
 
 // look is told the time and what was carried until then.
-func (p *pace) look(now time.Time, frames, bytes uint64) {
+func (p *pace) look(now time.Time, l load) {
 	p.waits = 0
 	d := now.Sub(p.since)
 	if d < pacePeriod {
@@ -46,9 +56,11 @@ func (p *pace) look(now time.Time, frames, bytes uint64) {
 		limit = 0.5
 	}
 	limit *= d.Seconds()
-	p.bulk = float64(frames-p.frames) >= bulkFrames*limit || float64(bytes-p.bytes) >= bulkBytes*limit
-	p.since, p.frames, p.bytes = now, frames, bytes
+	reaches := func(now, then uint64, rate float64) bool { return float64(now-then) >= rate*limit }
+	p.bulk = reaches(l.frames, p.until.frames, bulkFrames) || reaches(l.bytes, p.until.bytes, bulkBytes)
+	p.singles = p.bulk && reaches(l.messages, p.until.messages, bulkMessages)
+	p.since, p.until = now, l
 }
 
 // idle ends bulk.
-func (p *pace) idle() { p.bulk, p.waits = false, 0 }
+func (p *pace) idle() { p.bulk, p.singles, p.waits = false, false, 0 }

@@ -10,32 +10,35 @@ import (
 func TestPace(t *testing.T) {
 	var p pace
 	now := time.Unix(1, 0)
-	p.look(now, 0, 0) // since the worker began
-	var frames, bytes uint64
+	p.look(now, load{}) // since the worker began
+	var l load
 	for _, step := range []struct {
 		what          string
 		after         time.Duration
 		frames, bytes uint64
-		bulk          bool
+		messages      uint64
+		bulk, singles bool
 	}{
-		{"one conversation", 10 * time.Millisecond, 900, 90_000, false},
-		{"a stream of 4 Gbit/s in super-frames", 10 * time.Millisecond, 100, 5_000_000, true},
-		{"too soon to tell", 100 * time.Microsecond, 0, 0, true},
-		{"a bit slower", 10 * time.Millisecond, 60, 400_000, true},
-		{"much slower", 10 * time.Millisecond, 40, 300_000, false},
-		{"a bit faster again", 10 * time.Millisecond, 60, 400_000, false},
-		{"a flood of small frames", 10 * time.Millisecond, 2000, 128_000, true},
-		{"half of it", 10 * time.Millisecond, 800, 50_000, true},
-		{"a tenth", 10 * time.Millisecond, 200, 12_800, false},
+		{"one conversation", 10 * time.Millisecond, 900, 90_000, 400, false, false},
+		{"a stream of 4 Gbit/s in super-frames", 10 * time.Millisecond, 100, 5_000_000, 100, true, false},
+		{"too soon to tell", 100 * time.Microsecond, 0, 0, 0, true, false},
+		{"a bit slower", 10 * time.Millisecond, 60, 400_000, 60, true, false},
+		{"much slower", 10 * time.Millisecond, 40, 300_000, 40, false, false},
+		{"a bit faster again", 10 * time.Millisecond, 60, 400_000, 60, false, false},
+		{"a flood of small frames", 10 * time.Millisecond, 2000, 128_000, 50, true, false},
+		{"the same one by one", 10 * time.Millisecond, 2000, 128_000, 2000, true, true},
+		{"half of it", 10 * time.Millisecond, 1000, 50_000, 1000, true, true},
+		{"half of it, most of it merged", 10 * time.Millisecond, 1000, 50_000, 700, true, false},
+		{"a tenth", 10 * time.Millisecond, 200, 12_800, 200, false, false},
 	} {
 		now = now.Add(step.after)
-		frames, bytes = frames+step.frames, bytes+step.bytes
-		if p.look(now, frames, bytes); p.bulk != step.bulk {
-			t.Errorf("%s: bulk is %v", step.what, p.bulk)
+		l.frames, l.bytes, l.messages = l.frames+step.frames, l.bytes+step.bytes, l.messages+step.messages
+		if p.look(now, l); p.bulk != step.bulk || p.singles != step.singles {
+			t.Errorf("%s: bulk is %v, one by one %v", step.what, p.bulk, p.singles)
 		}
 	}
-	p.bulk = true
-	if p.idle(); p.bulk {
+	p.bulk, p.singles = true, true
+	if p.idle(); p.bulk || p.singles {
 		t.Error("idle, and still bulk")
 	}
 	for i := range paceWaits {

@@ -84,6 +84,12 @@ func epollPoll(epoll int, events []unix.EpollEvent) (int, error) {
 	}
 }
 
+// nanosleep is nanosleep(2), cut short by signals.
+func nanosleep(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.Syscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
 // schedYield is sched_yield(2).
 func schedYield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
