@@ -48,15 +48,16 @@ func (h *UnderlayHost) Addr(v6 bool) netip.Addr {
 	return h.V4
 }
 
-// UnderlayConfig says how an [Underlay] is built. Zero values mean MTU 1500 and
-// veth's own offloads ([Offload]).
+// UnderlayConfig says how an [Underlay] is built. Zero values mean MTU 1500,
+// veth's own offloads ([Offload]) and a switch named "switch".
 type UnderlayConfig struct {
 	Names   []string // at most 254
 	MTU     int
 	Profile Profile
+	Switch  string // its name, where there are several: nodes of a process are named uniquely
 }
 
-// Underlay makes a switch (node "switch") and the named machines on it, and
+// Underlay makes a switch and the named machines on it, and
 // waits until all cables carry traffic.
 func (n *Net) Underlay(ctx context.Context, c UnderlayConfig) (*Underlay, error) {
 	if len(c.Names) > 254 {
@@ -65,7 +66,10 @@ func (n *Net) Underlay(ctx context.Context, c UnderlayConfig) (*Underlay, error)
 	if c.Profile == "" {
 		c.Profile = Offload
 	}
-	sw, err := n.Switch("switch", c.MTU)
+	if c.Switch == "" {
+		c.Switch = "switch"
+	}
+	sw, err := n.Switch(c.Switch, c.MTU)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,9 @@ type Change struct {
 	Noise  float64 `json:"noise"`
 	Worse  bool    `json:"worse"`
 	Better bool    `json:"better"`
+	// Unlike: processors were near in one run and far in the other, which makes
+	// the machine another one; such figures are neither worse nor better.
+	Unlike bool `json:"unlike,omitempty"`
 }
 
 // minNoise is the least change that counts, whatever the spread.
@@ -66,11 +69,15 @@ func (r *Report) Against(before *Report) []Change {
 		if now.LowerIsBetter {
 			c.Gain = c.Before/c.Now - 1
 		}
-		c.Worse, c.Better = c.Gain < -c.Noise, c.Gain > c.Noise
+		if c.Unlike = was.mostlyFar() != now.mostlyFar(); !c.Unlike {
+			c.Worse, c.Better = c.Gain < -c.Noise, c.Gain > c.Noise
+		}
 		out = append(out, c)
 	}
 	return out
 }
+
+func (m *Measurement) mostlyFar() bool { return 2*m.Far > m.Rounds }
 
 // noise is what a figure may be off: its confidence interval, or its spread where
 // there were too few rounds for one.
@@ -101,6 +108,8 @@ func WriteChanges(w io.Writer, changes []Change) error {
 			verdict = "WORSE"
 		case c.Better:
 			verdict = "better"
+		case c.Unlike:
+			verdict = "unlike: processors near in one run, far in the other"
 		}
 		rows = append(rows, []string{
 			c.Profile, c.Topology, c.Workload, c.DataPath, c.By, number(c.Before), number(c.Now),

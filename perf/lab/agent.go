@@ -149,12 +149,12 @@ func (a *agent) measure(m *measureRequest) (*Reading, error) {
 		return nil, fmt.Errorf("no workload %q", m.Workload)
 	}
 	cfg := w.config
-	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time
+	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time*time.Duration(max(w.Times, 1))
 	cfg.ConnectTimeout, cfg.Rate = 3*time.Second, m.Rate
 	if cfg.Mode == perf.Throughput {
 		cfg.Omit = warmUp
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, m.Time+30*time.Second)
+	ctx, cancel := context.WithTimeout(a.ctx, cfg.Duration+30*time.Second)
 	defer cancel()
 	r, reading, err := run(ctx, cfg, w)
 	if err != nil {

@@ -37,7 +37,7 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 	b := &bench{topology: topology, profile: profile, program: o.Program}
 	if o.ProfileDir != "" {
 		b.profiles = func(node string) string {
-			return fmt.Sprintf("%s/%s-%s-%s.pprof", o.ProfileDir, profile, topology, node)
+			return fmt.Sprintf("%s/%s.pprof", o.ProfileDir, node)
 		}
 	}
 	if b.net, err = lab.NewNet(); err != nil {
@@ -52,7 +52,12 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 	if topology == Hub {
 		names = []string{"runner1", "host", "runner2"}
 	}
-	u, err := b.net.Underlay(ctx, lab.UnderlayConfig{Names: names, MTU: underlayMTU, Profile: lab.Profile(profile)})
+	for i := range names {
+		names[i] = b.node(names[i])
+	}
+	u, err := b.net.Underlay(ctx, lab.UnderlayConfig{
+		Names: names, MTU: underlayMTU, Profile: lab.Profile(profile), Switch: b.node("switch"),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +97,10 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 	_, err = b.last().ask(request{Serve: &serveRequest{}})
 	return b, err
 }
+
+// node names a machine: benches stand side by side, and the names of all their
+// machines are in one directory.
+func (b *bench) node(name string) string { return b.profile + "-" + b.topology + "-" + name }
 
 func (b *bench) first() *process { return b.load[0] }
 func (b *bench) last() *process  { return b.load[len(b.load)-1] }

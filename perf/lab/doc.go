@@ -21,7 +21,9 @@
 // centre), and measuring goes on where that is widest (see plan). Connections
 // are made anew for each measurement, as where threads, queues and hashes happen
 // to fall is part of what varies. Every machine has processors of its own (see
-// place).
+// place). All benches, topologies in profiles, take turns over the whole run, and
+// what was measured while a virtual machine's processors were far from one another
+// does not count (see distance).
 package lab
 
 import (

@@ -29,16 +29,16 @@ const perfRate = "499"
 // flames draws a flame graph of each data path under each workload, after
 // everything was measured, so that recording disturbs no figure. Where perf
 // cannot be used the report says so.
-func (r *runner) flames(ctx context.Context, b *bench, profile string, names []string, paths map[string]path) error {
+func (r *runner) flames(ctx context.Context, s *stand) error {
 	if r.o.ProfileDir == "" || r.noFlames {
 		return nil
 	}
-	for _, name := range names {
+	for _, name := range s.names {
 		for _, w := range r.o.Workloads {
-			r.progress(fmt.Sprintf("%s, %s: flame graph of %s over %s", profile, b.topology, w, name))
-			base := filepath.Join(r.o.ProfileDir, strings.Join([]string{profile, b.topology, w, name}, "-"))
-			title := fmt.Sprintf("%s over %s, %s, profile %s", w, name, topologyTitle(b.topology), profile)
-			err := b.flame(ctx, paths[name], w, max(r.o.Time, recording), base, title)
+			r.progress(fmt.Sprintf("%v: flame graph of %s over %s", s, w, name))
+			base := filepath.Join(r.o.ProfileDir, strings.Join([]string{s.profile, s.topology, w, name}, "-"))
+			title := fmt.Sprintf("%s over %s, %s, profile %s", w, name, topologyTitle(s.topology), s.profile)
+			err := s.flame(ctx, s.paths[name], w, max(r.o.Time, recording), base, title)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

@@ -39,7 +39,7 @@ const ovsUnderlay = "eth1"
 // VXLAN port, whose own port has the overlay address. This is how its
 // documentation sets up tunnels in user space (Documentation/howto/userspace-tunneling).
 func upOpenVSwitch(ctx context.Context, b *bench) (endpoints, error) {
-	sw, err := b.net.Switch("switch-ovs", underlayMTU)
+	sw, err := b.net.Switch(b.node("switch-ovs"), underlayMTU)
 	if err != nil {
 		return endpoints{}, err
 	}

@@ -19,9 +19,9 @@ type Options struct {
 	// Rounds is how often each path is measured; 0: as often as it takes until
 	// every ratio is known to Precision, or the Budget is used up.
 	Rounds    int
-	Time      time.Duration // of one measurement, without warm-up; 0: 150 ms
-	Budget    time.Duration // for the whole run; 0: 6 min. Each path is measured twice at least
-	Precision float64       // half a ratio's confidence interval, as a share; 0: 0.025
+	Time      time.Duration // of one measurement, without warm-up, some a multiple of it (Workload.Times); 0: 200 ms
+	Budget    time.Duration // for the whole run; 0: 12 min. Each path is measured once at least
+	Precision float64       // half a ratio's confidence interval, as a share; 0: 0.02
 
 	// Program starts this program as an agent; see Agent. Required.
 	Program []string
@@ -55,13 +55,13 @@ func (o *Options) Quick() {
 
 func (o *Options) check() (err error) {
 	if o.Time == 0 {
-		o.Time = 150 * time.Millisecond
+		o.Time = 200 * time.Millisecond
 	}
 	if o.Budget == 0 {
-		o.Budget = 6 * time.Minute
+		o.Budget = 12 * time.Minute
 	}
 	if o.Precision == 0 {
-		o.Precision = 0.025
+		o.Precision = 0.02
 	}
 	if o.Rounds < 0 || o.Rounds > 1000 {
 		return fmt.Errorf("%d rounds: give 1 to 1000", o.Rounds)

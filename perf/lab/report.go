@@ -38,11 +38,16 @@ type Measurement struct {
 	// ValueCI is the same for the value itself.
 	ValueCI float64 `json:"value_ci,omitempty"`
 	// LowerIsBetter tells how to read Value and Ratio.
-	LowerIsBetter bool               `json:"lower_is_better,omitempty"`
-	Samples       []float64          `json:"samples"`          // by round, those that gave a figure
-	Failed        int                `json:"failed,omitempty"` // rounds that gave none
-	Detail        map[string]float64 `json:"detail,omitempty"`
-	Error         string             `json:"error,omitempty"` // of the last round that failed
+	LowerIsBetter bool      `json:"lower_is_better,omitempty"`
+	Samples       []float64 `json:"samples"`          // by round, those that count
+	Apart         []float64 `json:"processors_ns"`    // by sample, see Report.Near
+	Failed        int       `json:"failed,omitempty"` // rounds that gave none
+	// Far is how many of the rounds were made with far processors, where there were
+	// too few others; LeftOut how many such do not count.
+	Far     int                `json:"far_rounds,omitempty"`
+	LeftOut int                `json:"far_rounds_left_out,omitempty"`
+	Detail  map[string]float64 `json:"detail,omitempty"`
+	Error   string             `json:"error,omitempty"` // of the last round that failed
 	// Limited says why the figure may be a load generator's limit, not the path's.
 	Limited string `json:"limited,omitempty"`
 
@@ -62,13 +67,31 @@ type Machine struct {
 
 // Report is what Run found.
 type Report struct {
-	Started      time.Time         `json:"started"`
-	Seconds      float64           `json:"seconds"` // the whole run
-	Time         float64           `json:"seconds_per_measurement"`
-	Machine      Machine           `json:"machine"`
-	Missing      map[string]string `json:"missing,omitempty"` // data path: why it could not be had
-	Measurements []*Measurement    `json:"measurements"`
+	Started time.Time         `json:"started"`
+	Seconds float64           `json:"seconds"` // the whole run
+	Time    float64           `json:"seconds_per_measurement"`
+	Machine Machine           `json:"machine"`
+	Missing map[string]string `json:"missing,omitempty"` // data path: why it could not be had
+	// Near and Farthest are the least and the greatest time, in nanoseconds, in
+	// which a cache line went from the sender's processor to the receiver's; 0 with
+	// one processor. FarRounds is how many of Rounds were made with far processors.
+	Near         float64        `json:"processors_near_ns,omitempty"`
+	Farthest     float64        `json:"processors_farthest_ns,omitempty"`
+	Rounds       int            `json:"rounds"`
+	FarRounds    int            `json:"far_rounds,omitempty"`
+	Measurements []*Measurement `json:"measurements"`
+
+	distances map[pass]float64
 }
+
+// pass is one round of one workload on one bench.
+type pass struct {
+	topology, profile, workload string
+	round                       int
+}
+
+// over is the measurement of a pass that goes over a data path.
+func (p pass) over(dataPath string) key { return key{dataPath, p.topology, p.profile, p.workload} }
 
 // key identifies a measurement.
 type key struct{ dataPath, topology, profile, workload string }
@@ -78,7 +101,7 @@ func (m *Measurement) key() key { return key{m.DataPath, m.Topology, m.Profile, 
 func newReport(o *Options) *Report {
 	r := &Report{
 		Started: time.Now().Truncate(time.Second), Time: o.Time.Seconds(), Machine: thisMachine(),
-		Missing: map[string]string{}, Measurements: []*Measurement{},
+		Missing: map[string]string{}, Measurements: []*Measurement{}, distances: map[pass]float64{},
 	}
 	r.Machine.Congestion = o.Congestion
 	r.Machine.Placed = !o.Unplaced
@@ -130,8 +153,49 @@ func (r *Report) reading(k key, round int) *Reading {
 	return nil
 }
 
-// ratios gives the ratios to the kernel of the rounds that have both, in order;
-// nothing where there is no reference.
+// apart records how far the processors were in a pass. It tells whether that
+// changes which passes count, this one aside.
+func (r *Report) apart(p pass, nanoseconds float64) (changed bool) {
+	r.distances[p] = nanoseconds
+	if r.Near == 0 || nanoseconds < r.Near {
+		for other, d := range r.distances {
+			changed = changed || other != p && d <= farther*r.Near && d > farther*nanoseconds
+		}
+		r.Near = nanoseconds
+	}
+	r.Farthest = max(r.Farthest, nanoseconds)
+	return changed
+}
+
+// far tells whether processors were far in a round of a measurement.
+func (r *Report) far(m *Measurement, round int) bool {
+	return r.distances[pass{m.Topology, m.Profile, m.Workload, round}] > farther*r.Near
+}
+
+// counted gives the rounds that count, in order: those with near processors, or
+// all where they are too few for a confidence interval.
+func (r *Report) counted(m *Measurement) []int {
+	all := slices.Sorted(maps.Keys(m.readings))
+	near := slices.DeleteFunc(slices.Clone(all), func(round int) bool { return r.far(m, round) })
+	if len(near) < confident {
+		return all
+	}
+	return near
+}
+
+// counts gives how many passes with near processors there were.
+func (r *Report) counts(k key) int {
+	n := 0
+	for p, d := range r.distances {
+		if p.over(k.dataPath) == k && d <= farther*r.Near {
+			n++
+		}
+	}
+	return n
+}
+
+// ratios gives the ratios to the kernel of the rounds that count and have both,
+// in order; nothing where there is no reference.
 func (r *Report) ratios(m *Measurement) []float64 {
 	if m.DataPath == Kernel {
 		return nil
@@ -141,7 +205,7 @@ func (r *Report) ratios(m *Measurement) []float64 {
 		return nil
 	}
 	var out []float64
-	for _, round := range slices.Sorted(maps.Keys(m.readings)) {
+	for _, round := range r.counted(m) {
 		if ref, ok := reference.readings[round]; ok && ref.Value > 0 && m.readings[round].Value > 0 {
 			out = append(out, m.readings[round].Value/ref.Value)
 		}
@@ -158,8 +222,8 @@ func (r *Report) certainty(k key) float64 {
 	}
 	v := r.ratios(m)
 	if len(v) == 0 {
-		for _, reading := range m.readings {
-			v = append(v, reading.Value)
+		for _, round := range r.counted(m) {
+			v = append(v, m.readings[round].Value)
 		}
 	}
 	_, half := centre(v)
@@ -169,18 +233,29 @@ func (r *Report) certainty(k key) float64 {
 // finish computes medians and ratios.
 func (r *Report) finish() {
 	r.Seconds = time.Since(r.Started).Seconds()
+	r.Rounds, r.FarRounds = len(r.distances), 0
+	for _, d := range r.distances {
+		if d > farther*r.Near {
+			r.FarRounds++
+		}
+	}
 	for _, m := range r.Measurements {
 		var values, cpu []float64
 		details := map[string][]float64{}
-		for _, round := range slices.Sorted(maps.Keys(m.readings)) {
+		m.Far, m.Apart = 0, []float64{}
+		for _, round := range r.counted(m) {
 			reading := m.readings[round]
 			values = append(values, reading.Value)
 			cpu = append(cpu, reading.CPU)
 			for name, v := range reading.Detail {
 				details[name] = append(details[name], v)
 			}
+			m.Apart = append(m.Apart, r.distances[pass{m.Topology, m.Profile, m.Workload, round}])
+			if r.far(m, round) {
+				m.Far++
+			}
 		}
-		m.Rounds, m.Samples = len(values), values
+		m.Rounds, m.Samples, m.LeftOut = len(values), values, len(m.readings)-len(values)
 		if m.Rounds == 0 {
 			continue
 		}

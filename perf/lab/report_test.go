@@ -58,6 +58,69 @@ func sample(workload string, kernel, ours []float64) *Report {
 	return r
 }
 
+// TestFarRoundsDoNotCount asserts that what was measured while processors were far
+// is left out where enough else was, and used, and told, where not; and that the
+// distance is judged by the nearest, whenever that is seen.
+func TestFarRoundsDoNotCount(t *testing.T) {
+	o := Options{}
+	if err := o.Check(); err != nil {
+		t.Fatal(err)
+	}
+	r := newReport(&o)
+	round := func(workload string, n int, kernel, ours, nanoseconds float64) (changed bool) {
+		p := pass{Hop, Wire, workload, n}
+		for path, v := range map[string]float64{Kernel: kernel, Userspace: ours} {
+			r.add(p.over(path), n, &answer{Reading: &Reading{Value: v}}, nil)
+		}
+		return r.apart(p, nanoseconds)
+	}
+	for n := range confident {
+		if round("tcp1", n, 40, 10, 180) {
+			t.Errorf("round %d changes what counts, and all are alike", n)
+		}
+	}
+	k := key{Userspace, Hop, Wire, "tcp1"}
+	if n := r.counts(k); n != confident {
+		t.Errorf("%d rounds count, want all %d while nothing is nearer", n, confident)
+	}
+	if !round("tcp1", confident, 50, 25, 32) {
+		t.Error("the processors come near, and nothing changes")
+	}
+	if n := r.counts(k); n != 1 {
+		t.Errorf("%d rounds count, want the near one", n)
+	}
+	for n := 1; n < confident; n++ {
+		if round("tcp1", confident+n, 50, 25, 30) {
+			t.Error("a little nearer changes what counts")
+		}
+	}
+	for n := range 4 {
+		round("rr", n, 40, 50, 170)
+	}
+	r.finish()
+	m := r.find(k)
+	if math.Abs(m.Ratio-0.5) > 1e-9 || m.Value != 25 || m.Rounds != confident || m.LeftOut != confident || m.Far != 0 {
+		t.Errorf("near and far: %+v, want the near ones only", m)
+	}
+	if m = r.find(key{Userspace, Hop, Wire, "rr"}); m.Rounds != 4 || m.Far != 4 || m.LeftOut != 0 || !strings.Contains(m.note(), "4 of 4 rounds with far processors") {
+		t.Errorf("only far: %+v, note %q", m, m.note())
+	}
+	if r.Rounds != 2*confident+4 || r.FarRounds != confident+4 || r.Near != 30 || r.Farthest != 180 {
+		t.Errorf("%d rounds, %d far, %v to %v ns", r.Rounds, r.FarRounds, r.Near, r.Farthest)
+	}
+	var out bytes.Buffer
+	if err := r.WriteSummary(&out); err != nil || !strings.Contains(out.String(), "in 10 of 16 rounds the processors were far apart: 180 ns") {
+		t.Errorf("summary (%v):\n%s", err, out.String())
+	}
+	// Figures of the two kinds are not compared as if they were alike.
+	before := sample("rr", []float64{40, 40}, []float64{30, 30})
+	for _, c := range r.Against(before) {
+		if c.Worse || c.Better || !c.Unlike {
+			t.Errorf("far against near: %+v", c)
+		}
+	}
+}
+
 // TestRatio asserts that a ratio is taken round by round: a machine that is half
 // as fast in one round changes the medians but not the ratio.
 func TestRatio(t *testing.T) {

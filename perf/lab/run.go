@@ -16,25 +16,16 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	r := &runner{o: &o, report: newReport(&o), begun: time.Now()}
-	benches := len(o.Profiles) * len(o.Topologies)
-	r.total = benches * o.Rounds * len(o.Workloads) * len(o.DataPaths)
-	for _, profile := range o.Profiles {
-		for _, topology := range o.Topologies {
-			// What one bench does not need, the others get.
-			until := time.Now().Add((o.Budget - time.Since(r.begun)) / time.Duration(benches))
-			benches--
-			if err := r.bench(ctx, profile, topology, until); err != nil {
-				if ctx.Err() != nil {
-					err = context.Cause(ctx)
-				}
-				r.report.finish()
-				return r.report, err
-			}
-		}
+	r.total = len(o.Profiles) * len(o.Topologies) * o.Rounds * len(o.Workloads) * len(o.DataPaths)
+	err := r.run(ctx)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	r.progress("done")
+	if err == nil {
+		r.progress("done")
+	}
 	r.report.finish()
-	return r.report, nil
+	return r.report, err
 }
 
 type runner struct {
@@ -65,17 +56,57 @@ type path struct {
 	endpoints
 }
 
-// bench builds one topology in one profile, measures there, and takes it down.
-func (r *runner) bench(ctx context.Context, profile, topology string, until time.Time) (err error) {
-	where := profile + ", " + topology
-	r.progress(where + ": building")
+// stand is a bench with data paths on it.
+type stand struct {
+	*bench
+	names []string
+	paths map[string]path
+}
+
+func (s *stand) String() string { return s.profile + ", " + s.topology }
+
+// run builds every topology in every profile, measures on all of them in turn,
+// and takes them down.
+func (r *runner) run(ctx context.Context) (err error) {
+	var stands []*stand
+	defer func() {
+		for _, s := range stands {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for _, profile := range r.o.Profiles {
+		for _, topology := range r.o.Topologies {
+			s, err := r.build(ctx, profile, topology)
+			if err != nil {
+				return err
+			}
+			stands = append(stands, s)
+		}
+	}
+	if err := r.measure(ctx, newPlan(r.o, stands, r.begun.Add(r.o.Budget))); err != nil {
+		return err
+	}
+	for _, s := range stands {
+		if err := r.flames(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build makes one topology in one profile with every data path that can be had.
+func (r *runner) build(ctx context.Context, profile, topology string) (_ *stand, err error) {
+	r.progress(profile + ", " + topology + ": building")
 	b, err := newBench(ctx, r.o, topology, profile)
 	if err != nil {
-		return fmt.Errorf("building %s: %w", where, err)
+		return nil, fmt.Errorf("building %s, %s: %w", profile, topology, err)
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	var names []string
-	paths := map[string]path{}
+	s := &stand{bench: b, paths: map[string]path{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
 	for _, name := range r.o.DataPaths {
 		d := dataPathByName(name)
 		e, err := d.up(ctx, b)
@@ -85,34 +116,57 @@ func (r *runner) bench(ctx context.Context, profile, topology string, until time
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("building %s, data path %s: %w", where, name, err)
+			return nil, fmt.Errorf("building %v, data path %s: %w", s, name, err)
 		}
-		names = append(names, name)
-		paths[name] = path{d, e}
+		s.names = append(s.names, name)
+		s.paths[name] = path{d, e}
 	}
-	plan := newPlan(r.o, names, until)
+	return s, nil
+}
+
+// measure makes passes as the plan wants them.
+func (r *runner) measure(ctx context.Context, p *plan) error {
+	cpus, err := processors()
+	if err != nil {
+		return err
+	}
+	from, to := place(cpus, 0, 2)[0], place(cpus, 1, 2)[0]
+	apart, err := distance(from, to)
+	if err != nil {
+		return err
+	}
 	for {
-		w, pass, over := plan.next(time.Now())
-		if w == "" {
-			return r.flames(ctx, b, profile, names, paths)
+		t, number, over := p.next(time.Now())
+		if t == nil {
+			return nil
 		}
+		pass := pass{t.topology, t.profile, t.workload, number}
 		for _, name := range over {
-			r.progress(fmt.Sprintf("%s, round %d: %s over %s", where, pass+1, w, name))
-			k := key{name, topology, profile, w}
-			a, err := b.measure(paths[name], w, r.o.Time)
+			r.progress(fmt.Sprintf("%v, round %d: %s over %s", t, number+1, t.workload, name))
+			a, err := t.measure(t.paths[name], t.workload, r.o.Time)
 			r.done++
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			r.report.add(k, pass, a, err)
+			r.report.add(pass.over(name), number, a, err)
 		}
-		if w == smallUDP && pass < pacedRounds {
-			r.paced(b, profile, pass, over, paths)
+		if t.workload == smallUDP && number < pacedRounds {
+			r.paced(t.stand, pass, over)
 		}
-		for _, name := range over {
-			if name != Kernel {
-				plan.learn(w, name, r.report.certainty(key{name, topology, profile, w}))
-			}
+		before := apart
+		if apart, err = distance(from, to); err != nil {
+			return err
+		}
+		learners := []*task{t}
+		if r.report.apart(pass, max(before, apart)) {
+			learners = p.tasks // what counted elsewhere may not any more
+		}
+		for _, t := range learners {
+			k := key{"", t.topology, t.profile, t.workload}
+			t.learn(r.report.counts(k), func(path string) float64 {
+				k.dataPath = path
+				return r.report.certainty(k)
+			})
 		}
 	}
 }
@@ -129,22 +183,20 @@ const (
 )
 
 // paced adds to a round's readings the loss of tunnels at the kernel's rate.
-func (r *runner) paced(b *bench, profile string, round int, over []string, paths map[string]path) {
-	k := key{Kernel, b.topology, profile, smallUDP}
-	kernel := r.report.reading(k, round)
+func (r *runner) paced(s *stand, pass pass, over []string) {
+	kernel := r.report.reading(pass.over(Kernel), pass.round)
 	if kernel == nil {
 		return
 	}
 	w, _ := workload(smallUDP)
 	rate := int64(kernel.Value*1e3) * int64(w.config.Length) * 8
 	for _, name := range over {
-		k.dataPath = name
-		reading := r.report.reading(k, round)
+		reading := r.report.reading(pass.over(name), pass.round)
 		if name == Kernel || name == Veth || reading == nil {
 			continue
 		}
-		a, err := b.first().ask(request{Measure: &measureRequest{
-			Workload: smallUDP, From: paths[name].from, To: paths[name].to, Time: r.o.Time, Rate: rate,
+		a, err := s.first().ask(request{Measure: &measureRequest{
+			Workload: smallUDP, From: s.paths[name].from, To: s.paths[name].to, Time: r.o.Time, Rate: rate,
 		}})
 		if err == nil { // else the round has just no such figure
 			reading.Detail[pacedLoss] = a.Reading.Detail["lost_percent"]

@@ -54,6 +54,9 @@ func (m *Measurement) note() string {
 	if m.Error != "" {
 		parts = append(parts, fmt.Sprintf("%d of %d rounds failed: %s", m.Failed, m.Failed+m.Rounds, m.Error))
 	}
+	if m.Far > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d rounds with far processors", m.Far, m.Rounds))
+	}
 	if v, ok := m.Detail["lost_percent"]; ok {
 		parts = append(parts, fmt.Sprintf("%.0f %% of the sent lost", v))
 	}
@@ -143,6 +146,12 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	if _, err := fmt.Fprintf(w, "%s, %d CPUs, Linux %s, %s, TCP %s; %d measurements in %.0f s\n",
 		m.Processor, m.CPUs, m.Kernel, m.Go, m.Congestion, len(r.Measurements), r.Seconds); err != nil {
 		return err
+	}
+	if r.FarRounds > 0 {
+		if _, err := fmt.Fprintf(w, "in %d of %d rounds the processors were far apart: %.0f ns for a cache line from one to the other, otherwise %.0f; they count where there are too few others\n",
+			r.FarRounds, r.Rounds, r.Farthest, r.Near); err != nil {
+			return err
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
 		if _, err := fmt.Fprintf(w, "not measured: %s: %s\n", name, r.Missing[name]); err != nil {

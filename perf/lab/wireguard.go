@@ -41,7 +41,7 @@ func upWireGuard(ctx context.Context, b *bench) (endpoints, error) {
 			link := int(end.VNI - vni(0))
 			// The program's socket is named after the device, and the machines of
 			// the lab share one file system.
-			end.Device = fmt.Sprintf("wg%dl%d", i, link)
+			end.Device = fmt.Sprintf("wg%c%s%dl%d", b.profile[0], b.topology, i, link)
 			peer := link
 			if peer == i {
 				peer = link + 1
