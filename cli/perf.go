@@ -154,6 +154,7 @@ func (a *app) runPerfClient(ctx context.Context, f *perfFlags) error {
 		return err
 	}
 	defer done()
+	f.cfg.Dedicated = true
 	r, err := perf.RunClient(ctx, f.cfg)
 	switch {
 	case r != nil && f.asJSON:
@@ -236,6 +237,7 @@ With --json, one JSON value for each test.`,
 
 func (a *app) runPerfServer(ctx context.Context, cfg perf.ServerConfig, asJSON bool) error {
 	cfg.Log = slog.New(slog.NewTextHandler(a.errOut.w, nil))
+	cfg.Dedicated = true
 	p := perf.NewPrinter(a.out.w)
 	cfg.OnListen = func(at netip.AddrPort) {
 		fmt.Fprintf(a.errOut.w, "kohaku perf server: listening on %v, TCP and UDP\n", at)

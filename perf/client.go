@@ -99,7 +99,7 @@ func (c *client) newMeasurement(mss int) {
 		Target: c.cfg.Server, Started: time.Now(), Params: *c.params, MSS: mss,
 	}
 	f := newFlow(c.params, c.cfg.Burst)
-	f.dial = c.cfg.Dial
+	f.dial, f.dedicated = c.cfg.Dial, c.cfg.Dedicated
 	f.limit, f.limitRecv = c.cfg.Bytes, c.cfg.Reverse
 	c.m = newMeasurement(res, f)
 	c.m.interval, c.m.onInterval, c.m.cookie = c.cfg.Interval, c.cfg.OnInterval, c.cookie

@@ -61,6 +61,10 @@ type ClientConfig struct {
 	// and the kernel's view of TCP do not apply then. nil: the machine's stack.
 	Dial Dial
 
+	// Dedicated tells that the process does nothing else: a round trip may then
+	// keep the runtime waiting for up to a millisecond, and is measured better.
+	Dedicated bool
+
 	ConnectTimeout time.Duration // 0: 10 s
 	Interval       time.Duration // 0: no intervals, otherwise at least 100 ms
 	OnStart        func(*Result) // the streams stand, the test starts; the Result is not final
@@ -88,6 +92,8 @@ type ServerConfig struct {
 	// MaxRate bounds the sum of the rates that a client asks for, in bit/s; 0: no
 	// bound. With a bound, unlimited tests are refused.
 	MaxRate int64
+	// Dedicated is ClientConfig.Dedicated.
+	Dedicated bool
 	// OneOff ends Serve after one test.
 	OneOff bool
 	// IdleTimeout ends a test whose client has sent nothing for so long, while

@@ -60,6 +60,7 @@ func (m *measurement) beginReceiving() error {
 	if m.mark, err = markCPU(); err != nil {
 		return err
 	}
+	m.setAlone()
 	m.start = time.Now()
 	m.reported = m.start
 	m.omitting = m.params.Omitted() > 0

@@ -22,10 +22,16 @@ import (
 )
 
 func TestRoundTrips(t *testing.T) {
-	for _, udp := range []bool{false, true} {
-		at, results := ourServer(t, ServerConfig{})
+	for i := range 4 {
+		udp, alone := i%2 == 1, i >= 2
+		streams := 2
+		if alone {
+			streams = 1
+		}
+		at, results := ourServer(t, ServerConfig{Dedicated: alone})
 		r, err := RunClient(t.Context(), ClientConfig{
-			Server: at.String(), UDP: udp, Mode: RoundTrip, Streams: 2, Duration: 500 * time.Millisecond, Interval: 100 * time.Millisecond,
+			Dedicated: alone,
+			Server:    at.String(), UDP: udp, Mode: RoundTrip, Streams: streams, Duration: 500 * time.Millisecond, Interval: 100 * time.Millisecond,
 		})
 		if err != nil {
 			t.Fatal(err)

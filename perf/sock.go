@@ -27,6 +27,7 @@ type sock struct {
 	conn          net.Conn // nil: fd
 	local, remote netip.AddrPort
 	zone          string // of an IPv6 link-local address
+	alone         bool   // see beAlone
 	once          sync.Once
 }
 
@@ -111,8 +112,11 @@ func (s *sock) close() {
 
 // write writes once and returns how much the kernel took.
 func (s *sock) write(b []byte) (int, error) {
-	if s.conn != nil {
+	switch {
+	case s.conn != nil:
 		return s.connWrite(b)
+	case s.alone:
+		return s.writeAlone(b)
 	}
 	for {
 		n, err := unix.Write(s.fd, b)
@@ -124,8 +128,11 @@ func (s *sock) write(b []byte) (int, error) {
 
 // read reads once. Zero bytes without an error is the end of the stream.
 func (s *sock) read(b []byte) (int, error) {
-	if s.conn != nil {
+	switch {
+	case s.conn != nil:
 		return s.connRead(b)
+	case s.alone:
+		return s.readAlone(b)
 	}
 	for {
 		n, err := unix.Read(s.fd, b)

@@ -38,6 +38,7 @@ type flow struct {
 	over      atomic.Bool
 	exhausted chan struct{} // closed when total reaches limit
 	dial      Dial          // of another stack; nil: the machine's
+	dedicated bool          // see ClientConfig.Dedicated
 }
 
 // newFlow prepares a test of the given parameters.

@@ -138,7 +138,7 @@ func (a *agent) do(r *request, ans *answer) error {
 func (a *agent) serve() error {
 	ready := make(chan error, 2)
 	a.wg.Go(func() {
-		ready <- perf.Serve(a.ctx, perf.ServerConfig{OnListen: func(netip.AddrPort) { ready <- nil }})
+		ready <- perf.Serve(a.ctx, perf.ServerConfig{Dedicated: true, OnListen: func(netip.AddrPort) { ready <- nil }})
 	})
 	return <-ready
 }
@@ -150,7 +150,7 @@ func (a *agent) measure(m *measureRequest) (*Reading, error) {
 	}
 	cfg := w.config
 	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time*time.Duration(max(w.Times, 1))
-	cfg.ConnectTimeout, cfg.Rate = 3*time.Second, m.Rate
+	cfg.ConnectTimeout, cfg.Rate, cfg.Dedicated = 3*time.Second, m.Rate, true
 	if cfg.Mode == perf.Throughput {
 		cfg.Omit = warmUp
 	}

@@ -57,7 +57,6 @@ var workloads = []Workload{
 	{
 		Name: "rr", Title: "round trip, p50", Unit: "us", Lower: true, CPU: "s/Mrequest",
 		config: perf.ClientConfig{UDP: true, Mode: perf.RoundTrip, Length: 64}, read: latency,
-		Times: 4, // the scheduler takes 0.2 s to know who sleeps
 	},
 	{
 		Name: "crr", Title: "TCP connections", Unit: "conn/s", CPU: "s/Mconn",
