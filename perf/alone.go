@@ -4,6 +4,7 @@ package perf
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,19 @@ func (m *measurement) setAlone() {
 		return
 	}
 	_ = m.streams[0].sock.beAlone() // else it waits as others do
+}
+
+// waiting counts the threads of the process that wait in pollAlone.
+var waiting atomic.Int32
+
+// pollAlone is poll(2) for aloneWait, unknown to the runtime, unless half of
+// GOMAXPROCS wait so already; then it does not wait.
+func pollAlone(fds []unix.PollFd) (int, error) {
+	defer waiting.Add(-1)
+	if int(waiting.Add(1)) > runtime.GOMAXPROCS(0)/2 {
+		return 0, nil
+	}
+	return pollNow(fds, aloneWait)
 }
 
 // readAlone is read, for a moment unknown to the runtime, then as everybody does.

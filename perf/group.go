@@ -34,14 +34,15 @@ func shares(ss []*stream) [][]*stream {
 
 // poller waits for several streams.
 type poller struct {
-	streams []*stream
-	fds     []unix.PollFd
+	streams   []*stream
+	fds       []unix.PollFd
+	dedicated bool // see ClientConfig.Dedicated
 }
 
 // newPoller makes the streams' sockets non-blocking, as none of them may hold up
 // the others.
-func newPoller(ss []*stream, events int16) (*poller, error) {
-	p := &poller{streams: ss}
+func (f *flow) newPoller(ss []*stream, events int16) (*poller, error) {
+	p := &poller{streams: ss, dedicated: f.dedicated}
 	for _, s := range ss {
 		if err := unix.SetNonblock(s.sock.fd, true); err != nil {
 			return nil, fmt.Errorf("stream %d: %w", s.id, err)
@@ -54,7 +55,13 @@ func newPoller(ss []*stream, events int16) (*poller, error) {
 // each calls serve for every stream that is ready, after waiting for one, at
 // most pollEvery.
 func (p *poller) each(serve func(i int, s *stream) error) error {
-	n, err := unix.Poll(p.fds, int(pollEvery.Milliseconds()))
+	n, err := 0, error(nil)
+	if p.dedicated {
+		n, err = pollAlone(p.fds)
+	}
+	if n == 0 && err == nil {
+		n, err = unix.Poll(p.fds, int(pollEvery.Milliseconds()))
+	}
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("waiting for streams: %w", err)
 	}
@@ -74,7 +81,7 @@ func (p *poller) each(serve func(i int, s *stream) error) error {
 
 // sendShared is sendTCP for one or several streams, without a pace.
 func (f *flow) sendShared(ss []*stream, block []byte) error {
-	p, err := newPoller(ss, unix.POLLOUT)
+	p, err := f.newPoller(ss, unix.POLLOUT)
 	if err != nil {
 		return err
 	}
@@ -110,7 +117,7 @@ func (f *flow) sendShared(ss []*stream, block []byte) error {
 // recvShared is recvTCP for one or several streams. Each ready one is read once a turn,
 // which takes up to a whole buffer.
 func (f *flow) recvShared(ss []*stream, buf []byte) error {
-	p, err := newPoller(ss, unix.POLLIN)
+	p, err := f.newPoller(ss, unix.POLLIN)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package perf
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,4 +36,17 @@ func rawIO(call uintptr, fd int, b []byte, flags ...uintptr) (int, error) {
 			return 0, errno
 		}
 	}
+}
+
+// pollNow is poll(2) for a moment, in which EINTR is nothing.
+func pollNow(fds []unix.PollFd, limit time.Duration) (int, error) {
+	ts := unix.NsecToTimespec(int64(limit))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
+	}
+	return 0, errno
 }

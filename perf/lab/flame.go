@@ -52,16 +52,30 @@ func (r *runner) flames(ctx context.Context, s *stand) error {
 	return nil
 }
 
-// flame records one measurement with perf(1): all processors, with call stacks,
-// by a timer, as virtual machines often have no hardware counters. It writes
-// base.svg and base.folded.
-func (b *bench) flame(ctx context.Context, p path, w string, d time.Duration, base, title string) (err error) {
+// flame writes base.svg and base.folded. On a busy machine perf may begin only
+// when a measurement is over; the next is longer.
+func (b *bench) flame(ctx context.Context, p path, w string, d time.Duration, base, title string) error {
 	if _, err := exec.LookPath("perf"); err != nil {
 		return errors.New("perf is not on PATH")
 	}
+	g := new(flame.Graph)
+	for n := 0; n < attempts && g.Samples() == 0; n++ {
+		var err error
+		if g, err = b.record(ctx, p, w, d<<n); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		writeFile(base+".folded", g.WriteFolded),
+		writeFile(base+".svg", func(w io.Writer) error { return g.WriteSVG(w, title) }))
+}
+
+// record records one measurement with perf(1): all processors, with call stacks,
+// by a timer, as virtual machines often have no hardware counters.
+func (b *bench) record(ctx context.Context, p path, w string, d time.Duration) (*flame.Graph, error) {
 	data, err := os.CreateTemp("", "kohaku-perf-*.data")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer os.Remove(data.Name())
 	data.Close()
@@ -71,24 +85,18 @@ func (b *bench) flame(ctx context.Context, p path, w string, d time.Duration, ba
 	record.Cancel = func() error { return record.Process.Signal(syscall.SIGINT) }
 	record.WaitDelay = 10 * time.Second
 	if err := record.Start(); err != nil {
-		return err
+		return nil, err
 	}
 	_, measured := b.first().ask(request{Measure: &measureRequest{Workload: w, From: p.from, To: p.to, Time: d}})
 	_ = record.Process.Signal(syscall.SIGINT) // it may have ended, which Wait tells
 	// perf ends with the signal's status after a good recording.
 	if err := record.Wait(); err != nil && (record.ProcessState == nil || record.ProcessState.ExitCode() > 0) {
-		return fmt.Errorf("perf record: %w: %s", err, lastWords(said.Bytes()))
+		return nil, fmt.Errorf("perf record: %w: %s", err, lastWords(said.Bytes()))
 	}
 	if measured != nil {
-		return fmt.Errorf("measuring for a flame graph: %w", measured)
+		return nil, fmt.Errorf("measuring for a flame graph: %w", measured)
 	}
-	g, err := foldRecording(ctx, data.Name())
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		writeFile(base+".folded", g.WriteFolded),
-		writeFile(base+".svg", func(w io.Writer) error { return g.WriteSVG(w, title) }))
+	return foldRecording(ctx, data.Name())
 }
 
 // foldRecording lets perf resolve the addresses of a recording.
