@@ -29,6 +29,7 @@ type txContext struct {
 	parts  [][]byte
 	msg    outMessage
 	peer   *peer // that msg is for
+	skew   skew
 	answer [encap.MaxTooBig]byte
 }
 
@@ -48,7 +49,7 @@ func newTxContext(e *Engine, s *stages) *txContext {
 		parts:  make([][]byte, 0, 2*encap.MaxSegments),
 	}
 	for i := range c.halves {
-		c.halves[i].arena = make([]byte, txArena)
+		c.halves[i].arena = make([]byte, txArena+maxSkew)
 	}
 	c.msg.init()
 	return c
@@ -91,7 +92,7 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 		if h.inMsg {
 			c.flush(t)
 		}
-		n, err := q.Read(h.arena, c.frames)
+		n, err := q.Read(h.arena[c.skew.next():], c.frames)
 		if n > 0 {
 			c.stages.reads.Add(1)
 			c.stages.framesRead.Add(uint64(n))
