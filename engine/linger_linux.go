@@ -9,9 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap is how long a worker sleeps in between when datagrams arrive one by one.
-const nap = 50 * time.Microsecond
-
 // defaultLinger is about what it takes to put a thread to sleep and to wake it
 // again in a virtual machine, where the processor leaves the guest meanwhile.
 const defaultLinger = 50 * time.Microsecond
@@ -72,18 +69,10 @@ func (l *lingerer) slept(d time.Duration) {
 
 // wait is epoll_wait(2) that lingers. It may return without an event.
 func (w *worker) wait(events []unix.EpollEvent) (int, error) {
-	if w.keepPace(); w.pace.bulk {
-		if w.pace.singles {
-			// As NICs moderate their interrupts: who sleeps for a moment instead
-			// of waiting is not woken for every datagram, and finds many.
-			if n, err := epollPoll(w.epoll, events, 0); n > 0 || err != nil {
-				return n, err
-			}
-			nanosleep(nap)
-			if n, err := epollPoll(w.epoll, events, 0); n > 0 || err != nil {
-				return n, err
-			}
-		}
+	switch w.keepPace(); {
+	case w.unwatched > 0:
+		return w.nap(events)
+	case w.pace.bulk:
 		n, err := w.sleep(events, paceIdle)
 		if n == 0 && err == nil {
 			w.pace.idle()

@@ -53,6 +53,7 @@ func (r *receiver) serve(s *rxSocket) {
 		}
 		r.stages.receives.Add(1)
 		r.stages.messages.Add(uint64(n))
+		s.came += n
 		for i := range n {
 			r.message(r.in.at(i))
 		}

@@ -164,6 +164,10 @@ func udpSocket(v6 bool) (fd int, err error) {
 type rxSocket struct {
 	fd       int
 	complain bool // an error was logged
+
+	// The worker's, see worker.keepWatch.
+	came      int  // messages since it last looked
+	unwatched bool // not on the worker's epoll instance
 }
 
 // note deals with an error of receiving. Most are the kernel's reports about

@@ -34,6 +34,9 @@ type worker struct {
 	prio   priority
 	done   chan struct{}
 
+	unwatched int    // how many of socks are not watched, see keepWatch
+	seen      uint64 // messages received when nap last looked
+
 	// mu is held while a queue is served, so whoever has removed a queue under
 	// it knows that the worker does not touch the queue any more.
 	mu    sync.Mutex
@@ -149,7 +152,7 @@ func (w *worker) loop() {
 	}
 	// So that naps are as short as they are meant to be; 50 µs more otherwise.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	events := make([]unix.EpollEvent, 64)
+	events := make([]unix.EpollEvent, 64+len(w.socks))
 	for {
 		n, err := w.wait(events)
 		w.stages.waits.Add(1)
@@ -198,6 +201,7 @@ func (w *worker) keepPace() {
 	if w.pace.bulk != was {
 		w.prioritise()
 	}
+	w.keepWatch()
 }
 
 // prioritise has the thread scheduled as suits its pace. It was possible at the
