@@ -284,7 +284,7 @@ type inMessages struct {
 func (in *inMessages) at(i int) (m inMessage) {
 	h := &in.hdrs[i]
 	n := min(int(h.n), rxBuffer)
-	m.data = in.buffers[i*rxBuffer:][:n]
+	m.data = in.buffers[i*rxStride:][:n]
 	from, ok := in.names[i].key()
 	m.from = from
 	m.truncated = h.hdr.Flags&unix.MSG_TRUNC != 0 || !ok

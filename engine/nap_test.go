@@ -93,11 +93,16 @@ func boundSocket(t *testing.T) *rxSocket {
 
 func sendTo(t *testing.T, s *rxSocket) {
 	t.Helper()
+	sendBytes(t, s, []byte{8, 0, 0})
+}
+
+func sendBytes(t *testing.T, s *rxSocket, b []byte) {
+	t.Helper()
 	to, err := unix.Getsockname(s.fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Sendto(s.fd, []byte{8, 0, 0}, 0, to); err != nil {
+	if err := unix.Sendto(s.fd, b, 0, to); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -24,13 +24,13 @@ func newInMessages() *inMessages {
 	in := &inMessages{
 		hdrs:    make([]mmsghdr, rxMessages),
 		names:   make([]sockaddr, rxMessages),
-		buffers: make([]byte, rxMessages*rxBuffer),
+		buffers: make([]byte, rxMessages*rxStride),
 		control: make([]byte, rxMessages*rxControl),
 		used:    rxMessages,
 	}
 	iov := make([]unix.Iovec, rxMessages)
 	for i := range in.hdrs {
-		iov[i].Base = &in.buffers[i*rxBuffer]
+		iov[i].Base = &in.buffers[i*rxStride]
 		iov[i].SetLen(rxBuffer)
 		h := &in.hdrs[i].hdr
 		h.Name = &in.names[i].b[0]
@@ -41,10 +41,10 @@ func newInMessages() *inMessages {
 	return in
 }
 
-// recvmmsg fills in with what is there, without blocking, and returns how many
-// messages that is. Only the headers that the call before filled, or all at
+// recvmmsg fills in with what is there, up to limit messages, without blocking, and
+// returns how many that is. Only the headers that the call before filled, or all at
 // first, need to be made ready again.
-func recvmmsg(fd int, in *inMessages) (int, unix.Errno) {
+func recvmmsg(fd int, in *inMessages, limit int) (int, unix.Errno) {
 	for i := range in.hdrs[:in.used] {
 		h := &in.hdrs[i].hdr
 		h.Namelen = uint32(len(in.names[i].b))
@@ -52,7 +52,7 @@ func recvmmsg(fd int, in *inMessages) (int, unix.Errno) {
 	}
 	in.used = 0
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(len(in.hdrs)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.hdrs[0])), uintptr(limit), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			in.used = int(n)

@@ -54,8 +54,8 @@ func play(role string) int {
 }
 
 // must returns v, or ends the test with err.
-func must[T any](v T, err error) func(t *testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		check(t, err)
 		return v
@@ -63,7 +63,7 @@ func must[T any](v T, err error) func(t *testing.T) T {
 }
 
 // check ends the test with err, if there is one.
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func check(t *testing.T, err error) {
 }
 
 // within is a context that no step of a test should come near to.
-func within(t *testing.T, d time.Duration) context.Context {
+func within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -79,7 +79,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // newUnderlay builds machines on a switch, gone when the test ends.
-func newUnderlay(t *testing.T, c lab.UnderlayConfig) *lab.Underlay {
+func newUnderlay(t testing.TB, c lab.UnderlayConfig) *lab.Underlay {
 	t.Helper()
 	n := must(lab.NewNet())(t)
 	t.Cleanup(func() {
@@ -91,7 +91,7 @@ func newUnderlay(t *testing.T, c lab.UnderlayConfig) *lab.Underlay {
 }
 
 // open runs a function that opens something in a node. Whoever calls closes it.
-func open[T any](t *testing.T, n *lab.Node, f func() (T, error)) T {
+func open[T any](t testing.TB, n *lab.Node, f func() (T, error)) T {
 	t.Helper()
 	var v T
 	check(t, n.Do(func() (err error) { v, err = f(); return err }))
@@ -99,7 +99,7 @@ func open[T any](t *testing.T, n *lab.Node, f func() (T, error)) T {
 }
 
 // closeAfter closes something when the test ends.
-func closeAfter[T io.Closer](t *testing.T, c T) T {
+func closeAfter[T io.Closer](t testing.TB, c T) T {
 	t.Cleanup(func() {
 		// Twice closed is fine: a test may close earlier, to look at the effect.
 		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
