@@ -107,12 +107,43 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
+// TestCopyChecksum copies at every alignment, and nothing beside what it is given.
+func TestCopyChecksum(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	src := make([]byte, 3000)
+	for i := range src {
+		src[i] = byte(r.Uint32())
+	}
+	dst := make([]byte, len(src)+64)
+	for n := range 1500 {
+		b := src[n%37:][:n]
+		at, init := n%41, uint16(r.Uint32())
+		clear(dst)
+		got := CopyChecksum(dst[at:], b, init)
+		if want := Checksum(b, init); got != want {
+			t.Fatalf("%d bytes: sum %#x, want %#x", n, got, want)
+		}
+		if !bytes.Equal(dst[at:at+n], b) {
+			t.Fatalf("%d bytes: the copy differs", n)
+		}
+		for i, c := range dst {
+			if c != 0 && (i < at || i >= at+n) {
+				t.Fatalf("%d bytes to offset %d: byte %d was written", n, at, i)
+			}
+		}
+	}
+}
+
 func FuzzChecksum(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\x01"), uint16(0xffff))
 	f.Fuzz(func(t *testing.T, b []byte, init uint16) {
 		got, want := Checksum(b, init), slowSum([]byte{byte(init >> 8), byte(init)}, b)
 		if got%0xffff != want%0xffff || (got == 0) != (want == 0) {
 			t.Fatalf("%#x, want %#x", got, want)
+		}
+		dst := make([]byte, len(b))
+		if c := CopyChecksum(dst, b, init); c != got || !bytes.Equal(dst, b) {
+			t.Fatalf("copied: %#x, want %#x and the same bytes", c, got)
 		}
 	})
 }
@@ -229,7 +260,7 @@ func TestNoAllocations(t *testing.T) {
 	first := bytes.Clone(frames[0])
 	var c Cutter
 	var m Merger
-	parts := make([][]byte, 0, 2*MaxSegments)
+	buf := make([]byte, MaxSend)
 	small := packet{udp: true, ttl: 64, payload: make([]byte, 64)}.bytes()
 	d := append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, small...)
 	work := map[string]func(){
@@ -237,7 +268,7 @@ func TestNoAllocations(t *testing.T) {
 			if c.Start(1, pkt, o) != nil {
 				t.Fatal("Start")
 			}
-			parts, _ = c.Next(parts[:0], MaxSegments)
+			c.Next(buf, MaxSegments)
 		},
 		"merge": func() {
 			copy(frames[0], first)

@@ -13,11 +13,28 @@ import (
 // Parts of one message may be summed one after the other as long as every part
 // but the last has even length.
 func Checksum(b []byte, initial uint16) uint16 {
+	sum, rest := sumWide(b)
+	return sumRest(b, rest, sum, initial)
+}
+
+// CopyChecksum copies src to the begin of dst, which is to be no shorter and not to
+// overlap it, and returns Checksum(src, initial): what is summed has to be brought
+// from memory anyway.
+func CopyChecksum(dst, src []byte, initial uint16) uint16 {
+	dst = dst[:len(src)]
+	sum, rest := copyWide(dst, src)
+	copy(dst[len(src)-len(rest):], rest)
+	return sumRest(src, rest, sum, initial)
+}
+
+// sumRest finishes a checksum of b. sum is that of its front, as 32-bit words in the
+// order of memory, and rest what is left.
+func sumRest(b, rest []byte, sum uint64, initial uint16) uint16 {
 	// Words are summed in the order of memory, eight bytes at a time, and the
 	// byte order is mended at the end (RFC 1071 section 2(B)); a carry out of
 	// 64 bits is worth the same as a carry out of 16.
-	acc, rest := sumWide(b)
-	if len(rest) >= 64 {
+	acc := sum
+	if len(rest) >= 64 { // all of it: a front that was summed leaves less
 		acc, rest = sumWords(rest)
 	}
 	for len(rest) >= 8 {

@@ -24,7 +24,21 @@ func sumWide(b []byte) (sum uint64, rest []byte) {
 	return sumAVX2(&b[0], n), b[n:]
 }
 
+// copyWide is sumWide that copies to dst what it sums.
+func copyWide(dst, src []byte) (sum uint64, rest []byte) {
+	if !hasWide || len(src) < wideMin {
+		return 0, src
+	}
+	n := len(src) - len(src)%wideBlock
+	return copySumAVX2(&dst[0], &src[0], n), src[n:]
+}
+
 // sumAVX2 sums n bytes, a multiple of wideBlock, at least 128 and no more than 2^31.
 //
 //go:noescape
 func sumAVX2(b *byte, n int) uint64
+
+// copySumAVX2 is sumAVX2 that copies to dst.
+//
+//go:noescape
+func copySumAVX2(dst, src *byte, n int) uint64

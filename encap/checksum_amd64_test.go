@@ -4,7 +4,8 @@ package encap
 
 import "testing"
 
-// TestChecksumPlain is TestChecksum as on a processor without wide registers.
+// TestChecksumPlain is TestChecksum and TestCopyChecksum as on a processor without wide
+// registers.
 func TestChecksumPlain(t *testing.T) {
 	if !hasWide {
 		t.Log("this processor has no AVX2, so TestChecksum was the same")
@@ -12,4 +13,5 @@ func TestChecksumPlain(t *testing.T) {
 	defer func(has bool) { hasWide = has }(hasWide)
 	hasWide = false
 	TestChecksum(t)
+	TestCopyChecksum(t)
 }

@@ -7,9 +7,8 @@ import (
 	"fmt"
 )
 
-// MaxSegments is the most segments that one Cutter.Next returns: what one
-// UDP_SEGMENT call takes on every kernel that has it (UDP_MAX_SEGMENTS in
-// include/linux/udp.h was 64 before it became 128).
+// MaxSegments is the most datagrams that one UDP_SEGMENT call takes on every kernel
+// that has it (UDP_MAX_SEGMENTS in include/linux/udp.h was 64 before it became 128).
 const MaxSegments = 64
 
 // MaxSend is the most bytes of datagrams that one UDP_SEGMENT call takes over
@@ -28,14 +27,11 @@ func OneSend(mtu InnerMTU) int {
 	return min(n*(int(mtu)-ipTCP)+320+ipTCP+EthernetLen, 65536)
 }
 
-// maxHeader is the longest header of a segment: VXLAN, Ethernet with two tags,
-// and IPv4 and TCP with all options.
-const maxHeader = HeaderLen + EthernetLen + 4*maxVLANTags + 60 + 60
-
 // A Cutter cuts one super-frame at a time into VXLAN datagrams of equal size,
-// the last possibly shorter. Payload is not copied: the datagrams refer to the
-// super-frame, and to headers that the Cutter keeps until the next call of
-// Next or Start. The zero value is ready. Not for concurrent use.
+// the last possibly shorter, one behind the other in memory. Payload is copied by
+// the pass over it that its checksums need; referring to it would spare that, and
+// cost more in the kernel, which then has two pieces to gather for each datagram.
+// The zero value is ready. Not for concurrent use.
 //
 // What differs from segment to segment follows the kernel
 // (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c): IPv4 identification counts
@@ -54,13 +50,11 @@ type Cutter struct {
 	id     uint16
 	seq    uint32
 	flags  uint16 // TCP data offset and flags
-
-	scratch [MaxSegments * maxHeader]byte
 }
 
 // Start takes on a super-frame. pkt holds HeaderLen bytes of room for the
-// VXLAN header and then the frame; it is modified, and borrowed until Next has
-// returned 0. o must describe a super-frame; when the frame's bytes do not fit
+// VXLAN header and then the frame; it is borrowed until Next has returned 0, and the
+// room is written to. o must describe a super-frame; when the frame's bytes do not fit
 // the description the error wraps ErrOffload and nothing was changed.
 func (c *Cutter) Start(vni VNI, pkt []byte, o Offload) error {
 	f := pkt[HeaderLen:]
@@ -112,32 +106,25 @@ func (c *Cutter) Segments() int {
 // DatagramLen returns the length of every datagram but the last.
 func (c *Cutter) DatagramLen() int { return c.hdrLen + min(c.seg, len(c.pkt)-c.hdrLen) }
 
-// Next cuts up to limit more segments (at most MaxSegments) and appends their
-// bytes to parts: concatenated, the new parts are n datagrams of DatagramLen
-// bytes, the last of the super-frame possibly shorter. It returns 0 when
-// nothing is left. The first segment of the super-frame is one part, every
-// other two.
-func (c *Cutter) Next(parts [][]byte, limit int) (_ [][]byte, n int) {
-	limit = min(limit, MaxSegments)
-	scratch := c.scratch[:]
+// Next cuts up to limit more segments, as many as dst has room for, and writes them
+// to dst: n datagrams of DatagramLen bytes, the last of the super-frame possibly
+// shorter, of size bytes altogether. It returns 0 when nothing is left, or dst has
+// no room for one.
+func (c *Cutter) Next(dst []byte, limit int) (n, size int) {
 	for ; n < limit && c.off < len(c.pkt); n++ {
 		payload := c.pkt[c.off:min(c.off+c.seg, len(c.pkt))]
-		c.off += len(payload)
-		if c.index == 0 {
-			// The others copy their headers from here, so the bytes that each
-			// writes for itself are the only ones that change.
-			c.finish(c.pkt[HeaderLen:c.hdrLen], payload)
-			parts = append(parts, c.pkt[:c.hdrLen+len(payload)])
-		} else {
-			h := scratch[:c.hdrLen:c.hdrLen]
-			scratch = scratch[c.hdrLen:]
-			copy(h, c.pkt)
-			c.finish(h[HeaderLen:], payload)
-			parts = append(parts, h, payload)
+		end := size + c.hdrLen + len(payload)
+		if end > len(dst) {
+			break
 		}
+		c.off += len(payload)
+		d := dst[size:end:end]
+		copy(d, c.pkt[:c.hdrLen])
+		c.finish(d[HeaderLen:c.hdrLen], d[c.hdrLen:], payload)
 		c.index++
+		size = end
 	}
-	return parts, n
+	return n, size
 }
 
 // TCP flags within the 16-bit word that starts with the data offset.
@@ -151,9 +138,9 @@ const (
 	tcpCWR = 1 << 7
 )
 
-// finish writes into the inner header h what belongs to segment c.index, whose
-// payload is given; c.off already stands behind it.
-func (c *Cutter) finish(h, payload []byte) {
+// finish writes into the inner header h what belongs to segment c.index, and copies
+// its payload to dst; c.off already stands behind it.
+func (c *Cutter) finish(h, dst, payload []byte) {
 	t := &c.t
 	if t.v6 {
 		binary.BigEndian.PutUint16(h[t.l3+4:], uint16(len(h)-t.l4+len(payload)))
@@ -179,10 +166,10 @@ func (c *Cutter) finish(h, payload []byte) {
 		binary.BigEndian.PutUint32(h[t.l4+4:], seq)
 		binary.BigEndian.PutUint16(h[t.l4+12:], flags)
 		sum = add16(add32(sum, seq), flags)
-		sum = ^Checksum(payload, sum)
+		sum = ^CopyChecksum(dst, payload, sum)
 	} else {
 		binary.BigEndian.PutUint16(h[t.l4+4:], uint16(n))
-		sum = ^Checksum(payload, add16(sum, uint16(n)))
+		sum = ^CopyChecksum(dst, payload, add16(sum, uint16(n)))
 		if sum == 0 {
 			sum = 0xffff // RFC 768: zero would mean "no checksum"
 		}

@@ -17,10 +17,12 @@
 //	|  room for | Eth | IP  | TCP | payload 0 | payload 1 | ...      |   read from the device
 //	|  VXLAN    |     |     |     |           |           |          |
 //	+-----------+-----+-----+-----+-----------+-----------+----------+
-//	 \________ datagram 0, in place __________/ \_________/ \_______/
-//	                                             by reference, each after
-//	                                             a header of its own that
-//	                                             Cutter keeps
+//	                     |                  |           |
+//	                     | header, changed  | copied and summed in one pass
+//	                     v                  v           |
+//	+-----------------------------------+-----------+  +---------------------------+
+//	| VXLAN | Eth | IP | TCP |          | payload 0 |  | VXLAN | ... | payload 1   |   sent by one call
+//	+-----------------------------------+-----------+  +---------------------------+
 //
 // On the way in, Merger does the reverse: the first datagram's header is
 // rewritten in place and the payloads of the others are referred to.

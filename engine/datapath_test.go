@@ -52,7 +52,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 
 	for name, fn := range map[string]func(){
 		"send": func() {
-			c.sendFrames(tn, tn.queues[0], &c.halves[0], frames)
+			c.sendFrames(tn, tn.queues[0], frames)
 			c.flush(tn)
 		},
 		"receive": func() {
@@ -153,7 +153,7 @@ func BenchmarkSendSuper(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(f)))
 	for b.Loop() {
-		c.sendFrames(tn, tn.queues[0], &c.halves[0], frames)
+		c.sendFrames(tn, tn.queues[0], frames)
 		c.flush(tn)
 	}
 }

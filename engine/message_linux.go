@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kohaku/encap"
+	"kohaku/tun"
 )
 
 // addrKey is an underlay address in the one form in which a received source
@@ -137,9 +138,11 @@ const (
 )
 
 // An outMessage collects datagrams of one size, the last possibly shorter, for
-// one peer and one source socket.
+// one peer and one source socket. They lie one behind the other in memory of its own.
 type outMessage struct {
-	iov   []unix.Iovec
+	mem   []byte // outBuffer and maxSkew bytes
+	buf   []byte // the part of mem that is in use: outBuffer bytes, filled up to bytes
+	skew  skew
 	count int    // datagrams
 	size  int    // of each but the last
 	flow  uint32 // hash of the first
@@ -151,10 +154,18 @@ type outMessage struct {
 	v6      bool
 	control [maxControl]byte
 	nFixed  int // bytes of control that are the same for all of the peer's
+	iov     [1]unix.Iovec
 	raw     rawMessage
 }
 
-func (m *outMessage) init() { m.iov = make([]unix.Iovec, 0, 2*encap.MaxSegments) }
+// outBuffer holds what one call takes, or a single datagram that is longer, which the
+// kernel is to refuse.
+const outBuffer = tun.MinArena + encap.HeaderLen
+
+func (m *outMessage) init() {
+	m.mem = make([]byte, outBuffer+maxSkew)
+	m.reset()
+}
 
 // start turns to a peer. Nothing may be collected at that time.
 func (m *outMessage) start(p *peer) {
@@ -172,7 +183,7 @@ func (m *outMessage) start(p *peer) {
 }
 
 func (m *outMessage) reset() {
-	m.iov = m.iov[:0]
+	m.buf = m.mem[m.skew.next():][:outBuffer]
 	m.count, m.size, m.bytes, m.ended = 0, 0, 0, false
 }
 
@@ -184,14 +195,24 @@ func (m *outMessage) fits(flow uint32, tos uint8, n int) bool {
 			flow%sourceSockets == m.flow%sourceSockets && tos == m.tos
 }
 
+// addDatagram takes a copy of one datagram, which must fit.
 func (m *outMessage) addDatagram(flow uint32, tos uint8, d []byte) {
+	m.added(flow, tos, 1, copy(m.space(), d), len(d))
+}
+
+// space is where the next datagram goes; added tells of it.
+func (m *outMessage) space() []byte { return m.buf[m.bytes:] }
+
+// added takes n datagrams that were written to space: of size bytes each but the last,
+// which is possibly shorter, and bytes altogether. There must have been room for them,
+// and what is there must be of the same size.
+func (m *outMessage) added(flow uint32, tos uint8, n, bytes, size int) {
 	if m.count == 0 {
-		m.flow, m.tos, m.size = flow, tos, len(d)
+		m.flow, m.tos, m.size = flow, tos, size
 	}
-	m.iov = appendIovec(m.iov, d)
-	m.count++
-	m.bytes += len(d)
-	m.ended = len(d) < m.size
+	m.count += n
+	m.bytes += bytes
+	m.ended = m.bytes < m.count*m.size
 }
 
 // room returns how many more datagrams of size bytes one call takes.
@@ -203,21 +224,6 @@ func (m *outMessage) room(size int) int {
 		return 0
 	}
 	return min(encap.MaxSegments-m.count, (encap.MaxSend-m.bytes)/size)
-}
-
-// addParts takes n datagrams of size bytes (the last possibly shorter) as
-// encap.Cutter gives them; no part crosses from one into the next. There must be
-// room for them, and what is there must be of the same size.
-func (m *outMessage) addParts(flow uint32, tos uint8, parts [][]byte, n, size int) {
-	if m.count == 0 {
-		m.flow, m.tos, m.size = flow, tos, size
-	}
-	for _, p := range parts {
-		m.iov = appendIovec(m.iov, p)
-		m.bytes += len(p)
-	}
-	m.count += n
-	m.ended = m.bytes < m.count*m.size
 }
 
 // fillControl writes the control messages behind the fixed ones.
@@ -241,23 +247,23 @@ func (m *outMessage) fillControl(segment bool) []byte {
 // segmented returns everything collected as one message that the kernel cuts.
 // It is valid until the next call on m.
 func (m *outMessage) segmented() *rawMessage {
-	m.raw.set(&m.dest, m.iov, m.fillControl(true))
-	return &m.raw
+	return m.message(m.buf[:m.bytes], m.fillControl(true))
 }
 
 // eachDatagram calls fn with each datagram as a message of its own.
 func (m *outMessage) eachDatagram(fn func(*rawMessage)) {
 	control := m.fillControl(false)
-	for iov := m.iov; len(iov) > 0; {
-		n, bytes := 0, 0
-		for n < len(iov) && bytes < m.size {
-			bytes += int(iov[n].Len)
-			n++
-		}
-		m.raw.set(&m.dest, iov[:n], control)
-		fn(&m.raw)
-		iov = iov[n:]
+	for rest := m.buf[:m.bytes]; len(rest) > 0; {
+		n := min(m.size, len(rest))
+		fn(m.message(rest[:n], control))
+		rest = rest[n:]
 	}
+}
+
+func (m *outMessage) message(b, control []byte) *rawMessage {
+	m.iov[0] = iovec(b)
+	m.raw.set(&m.dest, m.iov[:], control)
+	return &m.raw
 }
 
 // An inMessage is one received message. It is valid until the next receive.

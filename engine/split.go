@@ -6,9 +6,8 @@ import "kohaku/encap"
 
 // A splitter takes super-frames apart again.
 type splitter struct {
-	buf   []byte
-	cut   encap.Cutter
-	parts [][]byte
+	buf []byte
+	cut encap.Cutter
 }
 
 func newSplitter() *splitter {
@@ -27,15 +26,11 @@ func (s *splitter) split(run *encap.Run) []encap.Run {
 	}
 	var out []encap.Run
 	for {
-		var n int
-		s.parts, n = s.cut.Next(s.parts[:0], 1)
+		d := make([]byte, s.cut.DatagramLen())
+		n, size := s.cut.Next(d, 1)
 		if n == 0 {
 			return out
 		}
-		var frame []byte
-		for _, p := range s.parts {
-			frame = append(frame, p...)
-		}
-		out = append(out, encap.Run{Parts: [][]byte{frame[encap.HeaderLen:]}, Frames: 1, Tag: run.Tag})
+		out = append(out, encap.Run{Parts: [][]byte{d[encap.HeaderLen:size]}, Frames: 1, Tag: run.Tag})
 	}
 }

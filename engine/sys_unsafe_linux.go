@@ -138,8 +138,8 @@ func sendmsg(fd int, m *rawMessage) unix.Errno {
 	}
 }
 
-func appendIovec(iov []unix.Iovec, b []byte) []unix.Iovec {
-	v := unix.Iovec{Base: unsafe.SliceData(b)}
+func iovec(b []byte) (v unix.Iovec) {
+	v.Base = unsafe.SliceData(b)
 	v.SetLen(len(b))
-	return append(iov, v)
+	return v
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	txArena  = 256 << 10 // of each half; at least tun.MinArena; small frames lie in it close together
+	txArena  = 256 << 10 // at least tun.MinArena; small frames lie in it close together
 	txFrames = 64
 )
 
@@ -18,38 +18,26 @@ const (
 // worker has one, and at most cap(Engine.contexts) more exist for queues without
 // a descriptor, however many tunnels there are.
 //
-// Frames are read into two halves in turn, so that what is left of one read, too
-// little to be worth a call, can leave together with the begin of the next: a
-// super-frame of 64 KiB is just too long for one call.
+// What is left of one read, too little to be worth a call, leaves together with the
+// begin of the next: a super-frame of 64 KiB is just too long for one call.
 type txContext struct {
 	engine *Engine
 	stages *stages
-	halves [2]txHalf
+	arena  []byte
+	skew   skew // of arena
 	frames []tun.Frame
-	parts  [][]byte
+	cut    encap.Cutter
 	msg    outMessage
 	peer   *peer // that msg is for
-	skew   skew
 	answer [encap.MaxTooBig]byte
-}
-
-// A txHalf is the memory of one read: frames, and the headers of what they are cut
-// into.
-type txHalf struct {
-	arena []byte
-	cut   encap.Cutter
-	inMsg bool // msg refers to it
 }
 
 func newTxContext(e *Engine, s *stages) *txContext {
 	c := &txContext{
 		engine: e,
 		stages: s,
+		arena:  make([]byte, txArena+maxSkew),
 		frames: make([]tun.Frame, txFrames),
-		parts:  make([][]byte, 0, 2*encap.MaxSegments),
-	}
-	for i := range c.halves {
-		c.halves[i].arena = make([]byte, txArena+maxSkew)
 	}
 	c.msg.init()
 	return c
@@ -87,16 +75,12 @@ const drainBudget = 64
 // drain sends what is queued.
 func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 	defer c.flush(t)
-	for i := range drainBudget {
-		h := &c.halves[i%len(c.halves)]
-		if h.inMsg {
-			c.flush(t)
-		}
-		n, err := q.Read(h.arena[c.skew.next():], c.frames)
+	for range drainBudget {
+		n, err := q.Read(c.arena[c.skew.next():], c.frames)
 		if n > 0 {
 			c.stages.reads.Add(1)
 			c.stages.framesRead.Add(uint64(n))
-			c.sendFrames(t, q, h, c.frames[:n])
+			c.sendFrames(t, q, c.frames[:n])
 		}
 		if err != nil {
 			return err
@@ -111,11 +95,11 @@ func (c *txContext) drain(t *tunnel, q tun.Queue) error {
 	return nil
 }
 
-// sendFrames sends frames of one tunnel, which lie in h, in order. All go to one
-// peer, so runs of equal length with one source socket leave in one call each; the
-// last of them may stay in c.msg until the next flush. q is where the frames came
-// from, and takes what the sender has to be told.
-func (c *txContext) sendFrames(t *tunnel, q tun.Queue, h *txHalf, frames []tun.Frame) {
+// sendFrames sends frames of one tunnel, in order. All go to one peer, so runs of
+// equal length with one source socket leave in one call each; the last of them may
+// stay in c.msg until the next flush. q is where the frames came from, and takes what
+// the sender has to be told.
+func (c *txContext) sendFrames(t *tunnel, q tun.Queue, frames []tun.Frame) {
 	p := t.peer.Load()
 	mtu := c.engine.path.innerMTU(p)
 	if p.circular.Load() {
@@ -148,14 +132,12 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, h *txHalf, frames []tun.F
 		tos := p.outerTOS(data)
 		pkt := f.Buf[tun.Headroom-encap.HeaderLen:]
 		if f.Offload.GSO != encap.GSONone {
-			if super++; super > 1 {
-				c.flush(t) // for the headers' sake
-			}
-			if err := h.cut.Start(t.vni, pkt, f.Offload); err != nil {
+			super++
+			if err := c.cut.Start(t.vni, pkt, f.Offload); err != nil {
 				t.drops.add(DropBadOffload, 1)
 				continue
 			}
-			c.sendSuper(t, h, flow, tos)
+			c.sendSuper(t, flow, tos)
 			continue
 		}
 		if err := encap.FinishChecksum(data, f.Offload); err != nil {
@@ -167,7 +149,6 @@ func (c *txContext) sendFrames(t *tunnel, q tun.Queue, h *txHalf, frames []tun.F
 			c.flush(t)
 		}
 		m.addDatagram(flow, tos, pkt)
-		h.inMsg = true
 	}
 	t.tx.bytes.Add(uint64(bytes))
 	c.stages.bytes.Add(uint64(bytes))
@@ -212,10 +193,10 @@ func (c *txContext) tooLarge(t *tunnel, q tun.Queue, f *tun.Frame, mtu encap.Inn
 	return true
 }
 
-// sendSuper sends the super-frame that h.cut was started with, but for a rest that
+// sendSuper sends the super-frame that c.cut was started with, but for a rest that
 // does not fill a call and stays in c.msg.
-func (c *txContext) sendSuper(t *tunnel, h *txHalf, flow uint32, tos uint8) {
-	m, size := &c.msg, h.cut.DatagramLen()
+func (c *txContext) sendSuper(t *tunnel, flow uint32, tos uint8) {
+	m, size := &c.msg, c.cut.DatagramLen()
 	if m.count > 0 && (size != m.size || !m.fits(flow, tos, size)) {
 		c.flush(t)
 	}
@@ -225,12 +206,11 @@ func (c *txContext) sendSuper(t *tunnel, h *txHalf, flow uint32, tos uint8) {
 			c.flush(t)
 			room = m.room(size)
 		}
-		var n int
-		if c.parts, n = h.cut.Next(c.parts[:0], room); n == 0 {
+		n, bytes := c.cut.Next(m.space(), room)
+		if n == 0 {
 			return
 		}
-		m.addParts(flow, tos, c.parts, n, size)
-		h.inMsg = true
+		m.added(flow, tos, n, bytes, size)
 	}
 }
 
@@ -241,9 +221,6 @@ func (c *txContext) flush(t *tunnel) {
 		c.send(t, c.peer)
 	}
 	m.reset()
-	for i := range c.halves {
-		c.halves[i].inMsg = false
-	}
 }
 
 // send is flush's when there is something.
