@@ -132,7 +132,6 @@ type Engine struct {
 	stages   stages       // of the contexts in the pool
 	gsoOff   atomic.Bool
 	ordinary atomic.Bool // workers were refused their priority
-	dozers   int32       // how many workers may doze, see doze
 
 	tunnels atomic.Pointer[map[encap.VNI]*tunnel]
 
@@ -160,7 +159,6 @@ func New(c Config) (*Engine, error) {
 		zeroChecksum6: c.ZeroChecksum6,
 		linger:        c.Linger,
 		nice:          c.Nice,
-		dozers:        int32(runtime.GOMAXPROCS(0) / 2),
 	}
 	for range cap(e.contexts) {
 		e.contexts <- nil

@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +72,7 @@ func (w *worker) wait(events []unix.EpollEvent) (int, error) {
 	case w.unwatched > 0:
 		return w.nap(events)
 	case w.pace.bulk:
-		n, err := w.sleep(events, paceIdle)
+		n, err := epollWait(w.epoll, events, paceIdle)
 		if n == 0 && err == nil {
 			w.pace.idle()
 			w.prioritise()
@@ -82,11 +81,11 @@ func (w *worker) wait(events []unix.EpollEvent) (int, error) {
 	}
 	l := &w.linger
 	if l.limit == 0 || l.bulk(w.stages.bytes.Load()) {
-		return w.sleep(events, -1)
+		return epollWait(w.epoll, events, -1)
 	}
 	begin := time.Now()
 	for l.window > 0 {
-		if n, err := epollPoll(w.epoll, events, 0); n > 0 || err != nil {
+		if n, err := epollPoll(w.epoll, events); n > 0 || err != nil {
 			w.stages.lingered.Add(1)
 			return n, err
 		}
@@ -97,31 +96,7 @@ func (w *worker) wait(events []unix.EpollEvent) (int, error) {
 		// that is waited for.
 		schedYield()
 	}
-	n, err := w.sleep(events, -1)
+	n, err := epollWait(w.epoll, events, -1)
 	l.slept(time.Since(begin))
 	return n, err
-}
-
-// doze is how long a worker sleeps at first without telling the runtime, which
-// watches calls that block with a thread that wakes each time one returns: under
-// bulk, 3,700 times and for 7 % of the worker's processor. What nobody knows to
-// block keeps one of GOMAXPROCS, and holds up the garbage collector; hence only
-// for a moment, which under load is never used up, and only half of them.
-const doze = time.Millisecond
-
-// dozing counts the workers of all engines that do.
-var dozing atomic.Int32
-
-// sleep is epoll_wait(2) for at most limit; less than 0: for ever.
-func (w *worker) sleep(events []unix.EpollEvent, limit time.Duration) (int, error) {
-	if dozing.Add(1) <= w.engine.dozers {
-		n, err := epollPoll(w.epoll, events, doze)
-		dozing.Add(-1)
-		if n > 0 || err != nil {
-			return n, err
-		}
-	} else {
-		dozing.Add(-1)
-	}
-	return epollWait(w.epoll, events, limit)
 }

@@ -44,9 +44,10 @@ func (w *worker) keepWatch() {
 // whatever they hold.
 func (w *worker) nap(events []unix.EpollEvent) (n int, err error) {
 	watched := events[:len(events)-w.unwatched]
-	if n, err = epollPoll(w.epoll, watched, 0); n == 0 && err == nil && !w.cameMore() {
-		nanosleep(napTime)
-		n, err = epollPoll(w.epoll, watched, 0)
+	if n, err = epollPoll(w.epoll, watched); n == 0 && err == nil && !w.cameMore() {
+		ts := unix.NsecToTimespec(int64(napTime))
+		_ = unix.Nanosleep(&ts, nil) // cut short by a signal: no harm
+		n, err = epollPoll(w.epoll, watched)
 	}
 	if err != nil {
 		return 0, err

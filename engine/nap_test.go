@@ -41,7 +41,7 @@ func TestNap(t *testing.T) {
 		}
 		return told
 	}
-	watched := func(ev []unix.EpollEvent) (int, error) { return epollPoll(w.epoll, ev, 0) }
+	watched := func(ev []unix.EpollEvent) (int, error) { return epollPoll(w.epoll, ev) }
 	want := func(what string, got []int, want ...int) {
 		t.Helper()
 		if len(got) != len(want) || len(got) > 0 && got[0] != want[0] {

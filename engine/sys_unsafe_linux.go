@@ -70,11 +70,10 @@ func connect(fd int, to *sockaddr) unix.Errno {
 	return e
 }
 
-// epollPoll is epoll_wait(2) that does not wait, or for a moment only.
-func epollPoll(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
-	ms := uintptr(limit.Milliseconds())
+// epollPoll is epoll_wait(2) that does not wait.
+func epollPoll(epoll int, events []unix.EpollEvent) (int, error) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ms, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 		switch e {
 		case 0:
 			return int(n), nil
@@ -83,12 +82,6 @@ func epollPoll(epoll int, events []unix.EpollEvent, limit time.Duration) (int, e
 			return 0, e
 		}
 	}
-}
-
-// nanosleep is nanosleep(2), cut short by signals.
-func nanosleep(d time.Duration) {
-	ts := unix.NsecToTimespec(int64(d))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 // schedYield is sched_yield(2).

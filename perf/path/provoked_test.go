@@ -24,11 +24,18 @@ import (
 	"kohaku/perf/path"
 )
 
+// factsPort is where a Runner answers its containers (runnerd.FactsPort).
+const factsPort = 8001
+
 // Each cause is provoked on a running cluster and must be named.
 func TestProvoked(t *testing.T) {
 	k := newCluster(t, 1500, "")
 	usual := map[int][]uint16{} // the daemons' own ports
 	for m := range k.Hosts {
+		if m != theHost {
+			// A Runner is active before its bridge, and what listens there, is up.
+			k.eventually("containers may ask "+k.Hosts[m].Name(), func() bool { return slices.Contains(k.listening(m), factsPort) })
+		}
 		usual[m] = k.listening(m)
 	}
 	t.Run("nothing", func(t *testing.T) {
