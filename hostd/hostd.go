@@ -273,8 +273,21 @@ func Run(ctx context.Context, cfg *conf.Host, opts Options) error {
 	return err
 }
 
+// portPatience is how long a taken port is tried again. A Host that was killed while it
+// started another program (iptables, say) lives on in that one's process, its sockets
+// too, until the program is loaded.
+const portPatience = 2 * time.Second
+
 func listen(ctx context.Context, bind netip.AddrPort) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", bind.String())
+	for until := time.Now().Add(portPatience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", bind.String())
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen for the API on %s: the port is taken, perhaps by another Host "+
