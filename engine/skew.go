@@ -5,13 +5,14 @@ package engine
 // A skew says how far behind its begin a buffer is to be filled, another way each
 // time.
 //
-// The kernel copies to user space by one string instruction where the processor
-// recommends it ("fsrm" in /proc/cpuinfo; arch/x86/include/asm/uaccess_64.h). On
-// AMD's Zen 3 and 4 that takes twenty times as long when, within their pages, the
-// destination lies up to 63 bytes behind the source. Where in a page a super-frame
-// begins goes on from that of the one before, so two of one length in turn, into
-// buffers at fixed places, can stay in that state for good: every second read of
-// 64 KiB took 43 µs instead of 9. With places that change it is one in 64.
+// The kernel copies to and from user space by one string instruction where the
+// processor recommends it ("fsrm" in /proc/cpuinfo;
+// arch/x86/include/asm/uaccess_64.h). On AMD's Zen 3 and 4 that takes twenty times as
+// long when, within their pages, the destination lies up to 63 bytes behind the source.
+// Where in a page a super-frame begins goes on from that of the one before, so two of
+// one length in turn, into buffers at fixed places, can stay in that state for good:
+// every second read of 64 KiB took 43 µs instead of 9. With places that change it is
+// one in 64.
 type skew struct{ state uint32 }
 
 // maxSkew is more than next returns: a page.

@@ -279,16 +279,17 @@ func Run(ctx context.Context, cfg *conf.Host, opts Options) error {
 const portPatience = 2 * time.Second
 
 func listen(ctx context.Context, bind netip.AddrPort) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", bind.String())
-	for until := time.Now().Add(portPatience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(until); {
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
-		}
+	var l net.Listener
+	var err error
+	for until := time.Now().Add(portPatience); ; time.Sleep(50 * time.Millisecond) {
 		l, err = new(net.ListenConfig).Listen(ctx, "tcp", bind.String())
+		if !errors.Is(err, syscall.EADDRINUSE) || ctx.Err() != nil || time.Now().After(until) {
+			break
+		}
 	}
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen for the API on %s: the port is taken, perhaps by another Host "+
 			"(ss -tlnp 'sport = :%d' shows by whom; or set bind in the [host] section): %w", bind, bind.Port(), err)
