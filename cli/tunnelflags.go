@@ -74,7 +74,7 @@ func (f *tunnelFlags) check(command string) (err error) {
 	case f.df != "set" && f.df != "unset":
 		return bad("df", f.df, "unset or set")
 	case f.linger < 0:
-		return bad("linger", f.linger.String(), "0s, or a time such as 50us")
+		return bad("linger", f.linger.String(), "0s, or a time such as 100us")
 	case f.nice < -20 || f.nice > 19:
 		return bad("nice", fmt.Sprint(f.nice), "-20..19")
 	case f.device != conf.DeviceTAP && f.device != conf.DeviceTUN:

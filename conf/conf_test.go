@@ -18,7 +18,7 @@ import (
 
 // The defaults are spelled out once more, so that a change to them is seen.
 func TestDefaults(t *testing.T) {
-	engine := Engine{Device: "tap", FastPath: "auto", Linger: 50 * time.Microsecond, Nice: -20, AntiSpoof: true, Offloads: Offloads{true, true, true, true, false}}
+	engine := Engine{Device: "tap", FastPath: "auto", Linger: 100 * time.Microsecond, Nice: -20, AntiSpoof: true, Offloads: Offloads{true, true, true, true, false}}
 	host := &Host{
 		Host: HostSection{Bind: netip.MustParseAddrPort("0.0.0.0:8000"), Join: "token", StateDir: "/var/lib/kohakuriver", LogLevel: slog.LevelInfo, Metrics: netip.MustParseAddrPort("127.0.0.1:8003")},
 		Overlay: HostOverlay{
@@ -282,7 +282,7 @@ timeout_factor = 9 # set by the program
 device = "tap" # default
 queues = 0 # default
 fastpath = "auto" # default
-linger = "50µs" # default
+linger = "100µs" # default
 nice = -20 # default
 anti_spoof = true # default
 ttl = 0 # default

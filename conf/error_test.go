@@ -97,7 +97,7 @@ func TestRefusesHostValues(t *testing.T) {
 		{`engine.queues = 65`, `: must be 0 (as many as help) or 1..64`},
 		{`engine.queues = -1`, `: must be 0 (as many as help) or 1..64`},
 		{`engine.fastpath = "on"`, `: must be "auto" or "off"`},
-		{`engine.linger = "often"`, `: must be a number with a unit, such as "50us"`},
+		{`engine.linger = "often"`, `: must be a number with a unit, such as "100us"`},
 		{`engine.nice = -21`, `: must be -20..19`},
 		{`engine.linger = "11ms"`, `: must be "0s" (not at all) .. "10ms"`},
 		{`engine.device = "tunnel"`, `: must be "tap" or "tun"`},

@@ -151,7 +151,7 @@ const (
 const defaultStateDir = "/var/lib/kohakuriver"
 
 // defaultLinger is the engine's own default, written out.
-const defaultLinger = 50 * time.Microsecond
+const defaultLinger = 100 * time.Microsecond
 
 // defaultNice is engine.DefaultNice, written out.
 const defaultNice = -20

@@ -41,7 +41,7 @@ func engineFields(e *Engine, device func(string) (string, error)) []field {
 		textField("engine.device", &e.Device, DeviceTAP, device, text),
 		intField("engine.queues", &e.Queues, "0 (as many as help) or 1..64", between(0, 64)),
 		textField("engine.fastpath", &e.FastPath, FastPathAuto, parseFastPath, text),
-		textField("engine.linger", &e.Linger, "50us", parseLinger, time.Duration.String),
+		textField("engine.linger", &e.Linger, "100us", parseLinger, time.Duration.String),
 		intField("engine.nice", &e.Nice, "-20..19", between(-20, 19)),
 		boolField("engine.anti_spoof", &e.AntiSpoof),
 		intField("engine.ttl", &e.TTL, "0 (the system's default) or 1..255", between(0, 255)),

@@ -320,7 +320,7 @@ func parseLinger(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		return 0, errors.New(`must be a number with a unit, such as "50us"`)
+		return 0, errors.New(`must be a number with a unit, such as "100us"`)
 	case d < 0 || d > maxLinger:
 		return 0, errors.New(`must be "0s" (not at all) .. "10ms"`)
 	}

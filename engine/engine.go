@@ -34,7 +34,7 @@ type Config struct {
 	UDPGSO, UDPGRO bool
 	// Linger is how long a worker looks on for more to do before it sleeps, while
 	// traffic is such that it pays (see lingerer): it trades processor time for
-	// round trips. 0 means 50 µs, less means not at all.
+	// round trips. 0 means 100 µs, less means not at all.
 	Linger time.Duration
 	// Nice is the nice value of the workers' threads, -20 to 19; 0 leaves it as it
 	// is. Where it is refused the engine goes on without, and says so in Log.

@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultLinger is about what it takes to put a thread to sleep and to wake it
-// again in a virtual machine, where the processor leaves the guest meanwhile.
-const defaultLinger = 50 * time.Microsecond
+// defaultLinger is longer than what one machine takes for its part of a round trip
+// (20 to 40 µs in a virtual machine), so that no worker on a way of three sleeps
+// while another one is at work.
+const defaultLinger = 100 * time.Microsecond
 
 // A lingerer decides how long a worker looks on for something to do before it
 // sleeps. A frame that finds its worker awake saves the wake-up, which is most of
@@ -33,7 +34,7 @@ const (
 	// lingerReach, in limits, is how soon something must have come for the next
 	// wait to be worth looking on: without lingering it takes longer than with it,
 	// since everybody else on the way sleeps, too.
-	lingerReach = 4
+	lingerReach = 3
 )
 
 func newLingerer(limit time.Duration) lingerer {

@@ -14,8 +14,8 @@ func TestLingerWindow(t *testing.T) {
 		slept, window time.Duration
 	}{
 		{time.Second, 0}, // an idle device: never
-		{321 * time.Microsecond, 0},
-		{320 * time.Microsecond, limit}, // an answer that came soon
+		{241 * time.Microsecond, 0},
+		{240 * time.Microsecond, limit}, // an answer that came soon
 		{time.Millisecond, limit / 2},   // in vain: less and less
 		{time.Millisecond, limit / 4},
 		{time.Millisecond, limit / 8},
