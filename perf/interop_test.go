@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -210,20 +211,34 @@ var interop = []struct {
 	{"udp wide counters", ClientConfig{UDP: true, Length: 200, Rate: 5e6, Wide: true}, []string{"-u", "-l", "200", "-b", "5M", "--udp-counters-64bit"}},
 }
 
-// What may have been sent and not yet received on one stream when a test ends:
-// the sockets' buffers, of which UDP uses the default.
-const (
-	inFlightTCP = 16 << 20
-	inFlightUDP = 160 << 10
-)
+// inFlightUDP is what may have been sent and not yet received on one stream when a
+// test ends: the sockets' buffers, of which UDP uses the default.
+const inFlightUDP = 160 << 10
+
+// inFlightTCP is the same for TCP, whose buffers grow as far as the kernel lets them.
+func inFlightTCP(t *testing.T) (bytes float64) {
+	t.Helper()
+	for _, name := range []string{"tcp_rmem", "tcp_wmem"} {
+		b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var least, normal, most float64
+		if _, err := fmt.Sscan(string(b), &least, &normal, &most); err != nil {
+			t.Fatalf("%s is %q: %v", name, b, err)
+		}
+		bytes += most
+	}
+	return bytes
+}
 
 // across compares what one end sent with what the other received. The rates are
 // compared because the ends stop their clocks at different moments.
 func across(t *testing.T, cfg ClientConfig, what string, sent, received figuresDoc) {
 	t.Helper()
-	inFlight := float64(inFlightTCP)
-	if cfg.UDP {
-		inFlight = inFlightUDP
+	inFlight := float64(inFlightUDP)
+	if !cfg.UDP {
+		inFlight = inFlightTCP(t)
 	}
 	if sent.Bytes >= received.Bytes && sent.Bytes-received.Bytes < inFlight*float64(max(cfg.Streams, 1)) {
 		return
