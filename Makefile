@@ -11,15 +11,25 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X kohaku/cli.Version=$(VERSION)
 FUZZTIME ?= 5s
 
-.PHONY: all build deb debroot demo test lint fuzz bench deps deps-peers install clean ci
+# One way to compile for the program, its tests, the linters and the package, so that
+# nothing is compiled twice; and a program that runs on any machine of its kind. The
+# race detector takes CGO_ENABLED=1.
+export CGO_ENABLED ?= 0
+export GOFLAGS += -trimpath
+
+.PHONY: all build tun-elsewhere deb debroot demo test lint fuzz bench deps deps-peers install clean ci
 
 all: build
 
 build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cli/kohaku
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cli/kohaku
 
 demo: build
 	$(BIN) demo
+
+# The devices that other systems have, too.
+tun-elsewhere:
+	for os in darwin windows; do GOOS=$$os $(GO) build ./tun/... || exit 1; done
 
 # A Debian package, made without network.
 deb:
@@ -32,7 +42,7 @@ debroot:
 # One package after the other: the integration tests measure what a machine
 # with nothing else to do would see.
 test: debroot
-	$(GO) test -count=1 -p 1 -timeout 20m ./...
+	$(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 20m ./...
 
 lint:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these files:"; echo "$$out"; exit 1; fi
