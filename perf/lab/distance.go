@@ -21,7 +21,9 @@ import (
 // of their own. Nothing in the machine says so, but a cache line's way from one
 // processor to the other takes 45 ns or 185. So the lab times that way around
 // each round, and rounds with far processors do not count beside others (see
-// Report.counted).
+// Report.counted). On another machine one went there and back several times a second:
+// there a round that begins and ends with near ones has met both, and only its
+// confidence interval tells.
 
 const (
 	// handOvers is how often a cache line goes there and back in one trial, and
