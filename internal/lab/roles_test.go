@@ -118,7 +118,9 @@ func playStay() error {
 	}
 	fmt.Printf("ready outer=%d\n", OuterPID())
 	fmt.Println(strings.Join(a.EnterCommand("uname", "-n"), " "))
-	select {}
+	for { // not select: without cgo the runtime would see that nothing can ever happen
+		time.Sleep(time.Hour)
+	}
 }
 
 func playSignals() {
