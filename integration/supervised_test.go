@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -96,9 +97,12 @@ func TestDescriptorStore(t *testing.T) {
 	// A device that is deleted is made anew, and the store has the new one.
 	k.delete(theHost, "vxkr1")
 	k.checkReach()
-	if n := s.stored("vxkr1"); n == 0 {
-		t.Error("the store has nothing of the new vxkr1")
-	}
+	eventually(t, 10*time.Second, "the store", func() error { // it is told once the tunnel is up
+		if s.stored("vxkr1") == 0 {
+			return errors.New("nothing of the new vxkr1")
+		}
+		return nil
+	})
 	if err := s.end(syscall.SIGTERM); err != nil {
 		t.Errorf("ended with %v", err)
 	}
