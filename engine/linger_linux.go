@@ -69,7 +69,16 @@ func (l *lingerer) slept(d time.Duration) {
 
 // wait is epoll_wait(2) that lingers. It may return without an event.
 func (w *worker) wait(events []unix.EpollEvent) (int, error) {
-	switch w.keepPace(); {
+	w.keepPace()
+	begin := time.Now()
+	n, err := w.await(events, begin)
+	w.pace.rest += time.Since(begin)
+	return n, err
+}
+
+// await is wait, which began at a time.
+func (w *worker) await(events []unix.EpollEvent, begin time.Time) (int, error) {
+	switch {
 	case w.unwatched > 0:
 		return w.nap(events)
 	case w.pace.bulk:
@@ -84,7 +93,6 @@ func (w *worker) wait(events []unix.EpollEvent) (int, error) {
 	if l.limit == 0 || l.bulk(w.stages.bytes.Load()) {
 		return epollWait(w.epoll, events, -1)
 	}
-	begin := time.Now()
 	for l.window > 0 {
 		if n, err := epollPoll(w.epoll, events); n > 0 || err != nil {
 			w.stages.lingered.Add(1)

@@ -9,10 +9,14 @@ import "time"
 type pace struct {
 	bulk    bool
 	singles bool // bulk whose datagrams arrive one by one, unmerged
+	// strain: the worker is at work half of the time. It ends at a quarter: once
+	// others have their share there is less to do for it.
+	strain bool
 
-	waits int       // since the last look at the clock
-	since time.Time // begin of the period that is measured
-	until load      // that time
+	waits int           // since the last look at the clock
+	since time.Time     // begin of the period that is measured
+	rest  time.Duration // in that time, spent waiting
+	until load          // that time
 }
 
 // A load is what a worker has carried.
@@ -51,6 +55,11 @@ func (p *pace) look(now time.Time, l load) {
 	if d < pacePeriod {
 		return
 	}
+	if p.since.IsZero() { // the worker began just now
+		p.since, p.until, p.rest = now, l, 0
+		return
+	}
+	p.strain = p.rest < d/2 || p.strain && p.rest < d*3/4
 	limit := 1.0
 	if p.bulk {
 		limit = 0.5
@@ -59,8 +68,8 @@ func (p *pace) look(now time.Time, l load) {
 	reaches := func(now, then uint64, rate float64) bool { return float64(now-then) >= rate*limit }
 	p.bulk = reaches(l.frames, p.until.frames, bulkFrames) || reaches(l.bytes, p.until.bytes, bulkBytes)
 	p.singles = p.bulk && reaches(l.messages, p.until.messages, bulkMessages)
-	p.since, p.until = now, l
+	p.since, p.until, p.rest = now, l, 0
 }
 
 // idle ends bulk.
-func (p *pace) idle() { p.bulk, p.singles, p.waits = false, false, 0 }
+func (p *pace) idle() { p.bulk, p.singles, p.strain, p.waits = false, false, false, 0 }

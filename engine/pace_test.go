@@ -37,13 +37,38 @@ func TestPace(t *testing.T) {
 			t.Errorf("%s: bulk is %v, one by one %v", step.what, p.bulk, p.singles)
 		}
 	}
-	p.bulk, p.singles = true, true
-	if p.idle(); p.bulk || p.singles {
+	p.bulk, p.singles, p.strain = true, true, true
+	if p.idle(); p.bulk || p.singles || p.strain {
 		t.Error("idle, and still bulk")
 	}
 	for i := range paceWaits {
 		if p.due() != (i == paceWaits-1) {
 			t.Fatalf("wait %d of %d", i, paceWaits)
+		}
+	}
+}
+
+func TestPaceStrain(t *testing.T) {
+	var p pace
+	now := time.Unix(1, 0)
+	if p.look(now, load{}); p.strain {
+		t.Error("strain at the begin")
+	}
+	for _, step := range []struct {
+		after, rest time.Duration
+		strain      bool
+	}{
+		{10 * time.Millisecond, 6 * time.Millisecond, false},
+		{10 * time.Millisecond, 4 * time.Millisecond, true},
+		{100 * time.Microsecond, 100 * time.Microsecond, true}, // too soon to tell; it counts next time
+		{9900 * time.Microsecond, 7 * time.Millisecond, true},
+		{10 * time.Millisecond, 8 * time.Millisecond, false},
+		{10 * time.Millisecond, 6 * time.Millisecond, false},
+	} {
+		now = now.Add(step.after)
+		p.rest += step.rest
+		if p.look(now, load{}); p.strain != step.strain {
+			t.Errorf("%v of %v at rest: strain is %v", step.rest, step.after, p.strain)
 		}
 	}
 }

@@ -19,9 +19,19 @@ import (
 // Under bulk that would be wrong on the sending side: a worker that interrupts
 // the sender at each frame never finds two. There, SCHED_BATCH makes it wait until
 // the sender pauses or its turn is over, and then find much to do at once.
+//
+// And a worker that is at work most of the time leaves those without a priority
+// what it does not need: next to none, at nice -20 a ninetieth. The program that
+// reads what is delivered then loses what does not fit its socket, or comes to it
+// after 20 ms, with a window of megabytes. So under strain workers have a priority
+// that leaves it a quarter.
 
 // DefaultNice puts workers before everything else, as the kernel's driver is.
 const DefaultNice = -20
+
+// strainNice is what a worker under strain has, where it had more: three times the
+// share of an ordinary thread.
+const strainNice = -5
 
 // workerTurn is the length of turn that a worker asks for: the shortest there is.
 const workerTurn = 100_000 // ns
@@ -54,20 +64,24 @@ func (p *priority) ask(nice int) error {
 	}
 	p.nice = attr.Nice
 	if nice == 0 {
-		return p.set(false)
+		return p.set(false, false)
 	}
 	p.nice = int32(nice)
-	if err = p.set(false); err == nil {
+	if err = p.set(false, false); err == nil {
 		return nil
 	}
 	p.nice = attr.Nice
-	_ = p.set(false) // shorter turns need no right, but a filter of system calls may refuse them
+	_ = p.set(false, false) // shorter turns need no right, but a filter of system calls may refuse them
 	return &errPriority{nice, err}
 }
 
-// set makes the thread one that carries bulk, or one that does not.
-func (p *priority) set(bulk bool) error {
+// set makes the thread one that carries bulk, or one that does not, and one under
+// strain, or not.
+func (p *priority) set(bulk, strain bool) error {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: p.nice, Runtime: workerTurn}
+	if strain {
+		attr.Nice = max(attr.Nice, strainNice)
+	}
 	if bulk {
 		attr.Policy = unix.SCHED_BATCH
 	}

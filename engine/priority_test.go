@@ -40,7 +40,7 @@ func TestPriority(t *testing.T) {
 			return
 		}
 		for _, bulk := range []bool{false, true, false} {
-			if err := p.set(bulk); err != nil {
+			if err := p.set(bulk, false); err != nil {
 				t.Error(err)
 			}
 			a, policy := scheduled(t), uint32(unix.SCHED_NORMAL)
@@ -52,6 +52,36 @@ func TestPriority(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPriorityUnderStrain asserts that a worker under strain has less of a
+// priority than it asked for, that it has it again afterwards, and that nobody's
+// gets higher so.
+func TestPriorityUnderStrain(t *testing.T) {
+	for _, nice := range []int{DefaultNice, 3} {
+		onThread(func() {
+			var p priority
+			var refused *errPriority
+			if err := p.ask(nice); errors.As(err, &refused) {
+				t.Logf("not allowed here: %v", err)
+				return
+			} else if err != nil {
+				t.Error(err)
+			}
+			for _, strain := range []bool{true, false, true} {
+				if err := p.set(true, strain); err != nil {
+					t.Error(err)
+				}
+				want := nice
+				if strain {
+					want = max(nice, strainNice)
+				}
+				if a := scheduled(t); int(a.Nice) != want {
+					t.Errorf("nice %d, strain %v: it has %d, want %d", nice, strain, a.Nice, want)
+				}
+			}
+		})
+	}
 }
 
 func TestPriorityAsItIs(t *testing.T) {
@@ -105,7 +135,7 @@ func TestPriorityRefused(t *testing.T) {
 		if a := scheduled(t); a.Nice != before.Nice {
 			t.Errorf("nice %d became %d", before.Nice, a.Nice)
 		}
-		if err := p.set(true); err != nil {
+		if err := p.set(true, false); err != nil {
 			t.Error(err)
 		}
 		if a := scheduled(t); a.Policy != unix.SCHED_BATCH || a.Nice != before.Nice {

@@ -195,10 +195,10 @@ func (w *worker) keepPace() {
 	if !w.pace.due() {
 		return
 	}
-	was := w.pace.bulk
+	bulk, strain := w.pace.bulk, w.pace.strain
 	s := &w.stages
 	w.pace.look(time.Now(), load{s.framesRead.Load() + s.received.Load(), s.bytes.Load(), s.messages.Load()})
-	if w.pace.bulk != was {
+	if w.pace.bulk != bulk || w.pace.strain != strain {
 		w.prioritise()
 	}
 	w.keepWatch()
@@ -206,4 +206,4 @@ func (w *worker) keepPace() {
 
 // prioritise has the thread scheduled as suits its pace. It was possible at the
 // start, or has been complained about.
-func (w *worker) prioritise() { _ = w.prio.set(w.pace.bulk) }
+func (w *worker) prioritise() { _ = w.prio.set(w.pace.bulk, w.pace.strain) }
