@@ -100,6 +100,7 @@ func (c *client) newMeasurement(mss int) {
 	}
 	f := newFlow(c.params, c.cfg.Burst)
 	f.dial, f.dedicated = c.cfg.Dial, c.cfg.Dedicated
+	f.gate, f.meter = c.cfg.Gate, c.cfg.Meter
 	f.limit, f.limitRecv = c.cfg.Bytes, c.cfg.Reverse
 	c.m = newMeasurement(res, f)
 	c.m.interval, c.m.onInterval, c.m.cookie = c.cfg.Interval, c.cfg.OnInterval, c.cookie
@@ -216,6 +217,7 @@ func (c *client) createStreams() error {
 
 // measure is the time in which data flows.
 func (c *client) measure() error {
+	c.m.gate.serve(c.m, c.m.sendingWorkers())
 	if c.cfg.OnStart != nil {
 		c.cfg.OnStart(c.m.res)
 	}
@@ -236,6 +238,8 @@ func (c *client) measure() error {
 		case <-clk.tick():
 			c.m.report()
 		case <-clk.end():
+			return c.ended(ch)
+		case <-c.cfg.Gate.over():
 			return c.ended(ch)
 		case <-c.m.exhausted:
 			return c.ended(ch)

@@ -65,6 +65,12 @@ type ClientConfig struct {
 	// keep the runtime waiting for up to a millisecond, and is measured better.
 	Dedicated bool
 
+	// Gate decides when the test sends; Meter counts its requests, those outside
+	// its window are not in the Result's Latency. nil: it sends all the time, and
+	// all count. They are for tests in which this end sends as fast as it goes.
+	Gate  *Gate
+	Meter *Meter
+
 	ConnectTimeout time.Duration // 0: 10 s
 	Interval       time.Duration // 0: no intervals, otherwise at least 100 ms
 	OnStart        func(*Result) // the streams stand, the test starts; the Result is not final
@@ -94,6 +100,8 @@ type ServerConfig struct {
 	MaxRate int64
 	// Dedicated is ClientConfig.Dedicated.
 	Dedicated bool
+	// Meter counts what the tests send here, one after the other; nil: nobody asks.
+	Meter *Meter
 	// OneOff ends Serve after one test.
 	OneOff bool
 	// IdleTimeout ends a test whose client has sent nothing for so long, while
@@ -157,6 +165,9 @@ func (c *ClientConfig) Check() error {
 	}
 	if c.Burst < 1 || c.Burst > maxBurst {
 		return fmt.Errorf("burst %d: give 1 to %d", c.Burst, maxBurst)
+	}
+	if c.Gate != nil && (c.Reverse || c.Bidir || c.Rate != 0 || c.Bytes != 0 || c.Omit != 0 || c.Dial != nil) {
+		return errors.New("a test behind a gate sends, as fast as it goes, through this machine's stack: reverse, bidirectional, rate, bytes, omit and dial do not apply")
 	}
 	return c.checkMode()
 }

@@ -86,7 +86,7 @@ func (f *flow) sendShared(ss []*stream, block []byte) error {
 		return err
 	}
 	rest := make([]int, len(ss)) // of each stream's current block
-	for !f.stopSend.Load() && !f.over.Load() {
+	for f.sending() && !f.over.Load() {
 		err := p.each(func(i int, s *stream) error {
 			for range turns {
 				if rest[i] == 0 {

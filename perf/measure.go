@@ -96,6 +96,15 @@ func (m *measurement) beginSending() {
 	}
 }
 
+// sendingWorkers is how many workers beginSending starts.
+func (m *measurement) sendingWorkers() int {
+	sending := m.direction(true)
+	if m.shared(sending) {
+		return len(shares(sending))
+	}
+	return len(sending)
+}
+
 // direction gives the streams that this end sends on, or receives on.
 func (m *measurement) direction(sender bool) []*stream {
 	var out []*stream
@@ -152,7 +161,7 @@ func (m *measurement) receiver(s *stream) func() error {
 func (m *measurement) sendingWorker(s *stream, block []byte) func() error {
 	n := int(m.params.Len)
 	if m.res.Mode() != Throughput {
-		p := &prober{hist: newHistogram()}
+		p := &prober{hist: newHistogram(), meter: m.meter}
 		m.probers = append(m.probers, p)
 		switch {
 		case m.res.Mode() == Connect:
@@ -242,6 +251,7 @@ func (m *measurement) freeze() {
 		return
 	}
 	m.stopSend.Store(true)
+	m.gate.leave()
 	m.senders.Wait()
 	m.counting.Store(false)
 	now := time.Now()

@@ -26,22 +26,26 @@ const (
 type prober struct {
 	hist       *hdrhistogram.Histogram
 	lost, late int64
-	warm       bool // the first exchange, which resolves addresses and fills caches, is over
+	meter      *Meter // nil: all count
+	warm       bool   // the first exchange, which resolves addresses and fills caches, is over
 }
 
-func (p *prober) took(s *stream, d time.Duration) {
+// took counts a request that was begun and answered at these times.
+func (p *prober) took(s *stream, from, now time.Duration) {
 	if !p.warm {
 		p.warm = true
 		return
 	}
-	record(p.hist, d)
+	if p.meter.answered(now, now-from) {
+		record(p.hist, now-from)
+	}
 	s.n.requests.Add(1)
 }
 
 // exchangeTCP sends a request, waits for the whole answer, and again, until
 // senders are told to stop.
 func (f *flow) exchangeTCP(s *stream, p *prober, buf []byte) error {
-	for !f.stopSend.Load() {
+	for f.sending() {
 		from := clock()
 		if stopped, err := f.whole(s, buf, s.sock.write); err != nil || stopped {
 			return err
@@ -49,7 +53,7 @@ func (f *flow) exchangeTCP(s *stream, p *prober, buf []byte) error {
 		if stopped, err := f.whole(s, buf, s.sock.read); err != nil || stopped {
 			return err
 		}
-		p.took(s, clock()-from)
+		p.took(s, from, clock())
 	}
 	return nil
 }
@@ -76,7 +80,7 @@ func (f *flow) whole(s *stream, buf []byte, op func([]byte) (int, error)) (stopp
 // exchangeUDP does the same with datagrams, of which one may get lost.
 func (f *flow) exchangeUDP(s *stream, p *prober, buf []byte) error {
 	answer := make([]byte, len(buf)+1)
-	for seq := uint64(1); !f.stopSend.Load(); seq++ {
+	for seq := uint64(1); f.sending(); seq++ {
 		from := clock()
 		iperf.PutHeader(buf, from, seq, true)
 		if _, err := s.sock.write(buf); err != nil && !again(err) && !refused(err) {
@@ -94,7 +98,7 @@ func (f *flow) exchangeUDP(s *stream, p *prober, buf []byte) error {
 			if err == nil {
 				_, got, ok := iperf.ParseHeader(answer[:n], true)
 				if ok && got == seq {
-					p.took(s, now-from)
+					p.took(s, from, now)
 					break
 				}
 				if ok && got < seq {
@@ -168,7 +172,7 @@ func (f *flow) echoUDP(s *stream, buf []byte) error {
 func (f *flow) connects(s *stream, p *prober, local netip.Addr, zone string, cookie iperf.Cookie) error {
 	remote := s.sock.remote
 	failing := 0
-	for !f.stopSend.Load() {
+	for f.sending() {
 		from := clock()
 		var err error
 		if f.dial != nil {
@@ -177,7 +181,7 @@ func (f *flow) connects(s *stream, p *prober, local netip.Addr, zone string, coo
 			err = connectOnce(local, remote, zone, cookie)
 		}
 		if err == nil {
-			p.took(s, clock()-from)
+			p.took(s, from, clock())
 			failing = 0
 			continue
 		}

@@ -151,7 +151,7 @@ func (s *session) test(res *Result) error {
 	s.params = p
 	res.Params = *p
 	f := newFlow(p, defaultBurst)
-	f.dedicated = s.srv.cfg.Dedicated
+	f.dedicated, f.meter = s.srv.cfg.Dedicated, s.srv.cfg.Meter
 	s.m = newMeasurement(res, f)
 	s.m.interval, s.m.onInterval, s.m.cookie = s.srv.cfg.Interval, s.srv.cfg.OnInterval, s.cookie
 	if err := s.createStreams(); err != nil {

@@ -39,11 +39,19 @@ type flow struct {
 	exhausted chan struct{} // closed when total reaches limit
 	dial      Dial          // of another stack; nil: the machine's
 	dedicated bool          // see ClientConfig.Dedicated
+	gate      *Gate         // keeps senders; nil: they send
+	meter     *Meter        // counts what arrives here; nil: nobody asks
 }
 
 // newFlow prepares a test of the given parameters.
 func newFlow(p *iperf.Params, burst int) *flow {
 	return &flow{params: p, burst: burst, exhausted: make(chan struct{})}
+}
+
+// sending tells a sender to go on, after it was let through the gate.
+func (f *flow) sending() bool {
+	f.gate.wait()
+	return !f.stopSend.Load()
 }
 
 // moved counts towards the limit.
@@ -66,7 +74,7 @@ func (f *flow) room(n int) int {
 func (f *flow) sendTCP(s *stream, block []byte) error {
 	p := newPacer(int64(f.params.Bandwidth), len(block))
 	rest := 0 // of the current block
-	for !f.stopSend.Load() {
+	for f.sending() {
 		if rest == 0 {
 			if p.due(1) == 0 {
 				continue
@@ -110,6 +118,7 @@ func (f *flow) received(s *stream, n int, err error) error {
 		return fmt.Errorf("receiving from %v: %w: it closed the stream", s.sock.remote, io.ErrUnexpectedEOF)
 	}
 	if f.counting.Load() {
+		f.meter.add(clock(), int64(n), 0)
 		s.n.bytes.Add(int64(n))
 		if f.limitRecv {
 			f.moved(n)
@@ -128,7 +137,7 @@ func (f *flow) sendUDP(s *stream, b *batch) error {
 	p := newPacer(int64(f.params.Bandwidth), b.size)
 	var seq uint64
 	var failing time.Duration // since when every call fails; 0: none does
-	for !f.stopSend.Load() {
+	for f.sending() {
 		n := p.due(len(b.msgs))
 		if n == 0 {
 			continue
@@ -183,7 +192,7 @@ func (f *flow) recvUDP(s *stream, b *batch) error {
 			if !omitted && s.resetJitter.Load() {
 				t.Jitter, omitted = 0, true
 			}
-			bytes := 0
+			bytes, items := 0, 0
 			for i := range n {
 				d := b.buf(i)[:b.length(i)]
 				sent, seq, ok := iperf.ParseHeader(d, wide)
@@ -193,6 +202,10 @@ func (f *flow) recvUDP(s *stream, b *batch) error {
 				}
 				t.Add(seq, sent, now)
 				bytes += len(d)
+				items++
+			}
+			if items > 0 {
+				f.meter.add(now, int64(bytes), int64(items))
 			}
 			s.n.bytes.Add(int64(bytes))
 			s.n.publish(&t)

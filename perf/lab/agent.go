@@ -30,12 +30,17 @@ import (
 type request struct {
 	Serve   *serveRequest   `json:"serve,omitempty"`
 	Measure *measureRequest `json:"measure,omitempty"`
+	Begin   *beginRequest   `json:"begin,omitempty"`
+	Open    *windowRequest  `json:"open,omitempty"`
+	Window  *windowRequest  `json:"window,omitempty"`
+	Settle  *settleRequest  `json:"settle,omitempty"`
+	End     *endRequest     `json:"end,omitempty"`
 	Tunnels *tunnelsRequest `json:"tunnels,omitempty"`
 	Stats   bool            `json:"stats,omitempty"`
 }
 
-// serveRequest starts a perf server on all addresses of the agent's machine.
-type serveRequest struct{}
+// serveRequest starts a perf server on an address.
+type serveRequest struct{ Address netip.Addr }
 
 // measureRequest runs one workload.
 type measureRequest struct {
@@ -66,6 +71,7 @@ type tunnelEnd struct {
 type answer struct {
 	Error   string               `json:"error,omitempty"`
 	Reading *Reading             `json:"reading,omitempty"`
+	Turn    *turn                `json:"turn,omitempty"`
 	Tunnels []engine.TunnelStats `json:"tunnels,omitempty"`
 	Engine  *engine.Stats        `json:"engine,omitempty"`
 	CPU     float64              `json:"cpu,omitempty"` // seconds that this agent used so far
@@ -80,7 +86,7 @@ func Agent(ctx context.Context, in io.Reader, out io.Writer) error {
 	// limit it works once in hundreds.
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(512 << 20))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	a := &agent{ctx: ctx}
+	a := &agent{ctx: ctx, tests: map[netip.Addr]*gated{}, meters: map[netip.Addr]*metered{}}
 	defer a.wg.Wait()
 	defer a.close()
 	defer cancel()
@@ -109,38 +115,61 @@ type agent struct {
 	wg      sync.WaitGroup
 	engine  *engine.Engine
 	profile *os.File
+	tests   map[netip.Addr]*gated   // this end's, by where they go
+	meters  map[netip.Addr]*metered // of the servers, by their address
 }
 
 func (a *agent) do(r *request, ans *answer) error {
 	switch {
 	case r.Serve != nil:
-		return a.serve()
+		return a.serve(r.Serve)
 	case r.Measure != nil:
 		reading, err := a.measure(r.Measure)
 		ans.Reading = reading
 		return err
+	case r.Begin != nil:
+		return a.begin(r.Begin)
+	case r.Open != nil:
+		return a.open(r.Open, ans)
+	case r.Window != nil:
+		return a.window(r.Window)
+	case r.Settle != nil:
+		return a.settle(r.Settle, ans)
+	case r.End != nil:
+		return a.end(r.End, ans)
 	case r.Tunnels != nil:
 		return a.tunnels(r.Tunnels)
 	case r.Stats && a.engine != nil:
 		s := a.engine.Stats()
 		ans.Tunnels, ans.Engine = a.engine.Tunnels(), &s
-		var u unix.Rusage
-		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-			return os.NewSyscallError("getrusage", err)
-		}
-		ans.CPU = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-		return nil
+		var err error
+		ans.CPU, err = ownCPU()
+		return err
 	}
 	return errors.New("the request asks for nothing")
 }
 
 // serve starts a server and returns when it listens.
-func (a *agent) serve() error {
+func (a *agent) serve(r *serveRequest) error {
+	m := &metered{meter: new(perf.Meter)}
 	ready := make(chan error, 2)
 	a.wg.Go(func() {
-		ready <- perf.Serve(a.ctx, perf.ServerConfig{Dedicated: true, OnListen: func(netip.AddrPort) { ready <- nil }})
+		ready <- perf.Serve(a.ctx, perf.ServerConfig{
+			Listen: netip.AddrPortFrom(r.Address, 0), Meter: m.meter,
+			Dedicated: true, OnListen: func(netip.AddrPort) { ready <- nil },
+		})
 	})
+	a.meters[r.Address] = m
 	return <-ready
+}
+
+// ownCPU gives the processor seconds that this process used.
+func ownCPU() (float64, error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0, os.NewSyscallError("getrusage", err)
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9, nil
 }
 
 func (a *agent) measure(m *measureRequest) (*Reading, error) {
@@ -149,7 +178,7 @@ func (a *agent) measure(m *measureRequest) (*Reading, error) {
 		return nil, fmt.Errorf("no workload %q", m.Workload)
 	}
 	cfg := w.config
-	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time*time.Duration(max(w.Times, 1))
+	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time
 	cfg.ConnectTimeout, cfg.Rate, cfg.Dedicated = 3*time.Second, m.Rate, true
 	if cfg.Mode == perf.Throughput {
 		cfg.Omit = warmUp

@@ -94,8 +94,7 @@ func newBench(ctx context.Context, o *Options, topology, profile string) (_ *ben
 		}
 		b.load = append(b.load, p)
 	}
-	_, err = b.last().ask(request{Serve: &serveRequest{}})
-	return b, err
+	return b, nil
 }
 
 // node names a machine: benches stand side by side, and the names of all their
@@ -104,6 +103,12 @@ func (b *bench) node(name string) string { return b.profile + "-" + b.topology +
 
 func (b *bench) first() *process { return b.load[0] }
 func (b *bench) last() *process  { return b.load[len(b.load)-1] }
+
+// serve starts a server on an address of the last machine.
+func (b *bench) serve(a netip.Addr) error {
+	_, err := b.last().ask(request{Serve: &serveRequest{Address: a}})
+	return err
+}
 
 // close ends every process and the machines.
 func (b *bench) close() error {

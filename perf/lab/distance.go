@@ -20,10 +20,10 @@ import (
 // one state is a different machine in the other: every path is slower, by factors
 // of their own. Nothing in the machine says so, but a cache line's way from one
 // processor to the other takes 45 ns or 185. So the lab times that way around
-// each round, and rounds with far processors do not count beside others (see
-// Report.counted). On another machine one went there and back several times a second:
-// there a round that begins and ends with near ones has met both, and only its
-// confidence interval tells.
+// each cycle of turns: cycles with far processors do not count beside others in
+// their round, nor rounds in which most are far beside others (see Report.value and
+// Report.counted). Some machines stay in a state for minutes, on others a processor
+// goes there and back several times a second.
 
 const (
 	// handOvers is how often a cache line goes there and back in one trial, and

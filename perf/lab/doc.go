@@ -14,16 +14,16 @@
 // changing from one to the next costs nothing and the machine's mood is the same
 // for all.
 //
-// Measurements are short and many. A value is the median over the rounds. A
-// ratio is taken within each round, against the path measured in the second
-// before or after, so that what slows the whole machine for a while cancels out;
-// given are the centre of the rounds' ratios and its confidence interval (see
-// centre), and measuring goes on where that is widest (see plan). Connections
-// are made anew for each measurement, as where threads, queues and hashes happen
-// to fall is part of what varies. Every machine has processors of its own (see
-// place). All benches, topologies in profiles, take turns over the whole run, and
-// what was measured while a virtual machine's processors were far from one another
-// does not count (see distance).
+// Measurements are short and many. In a round the data paths take turns, some tens
+// of milliseconds each, on connections that stay (see turn.go), and a ratio is
+// taken within each round: so what slows the whole machine, for a tenth of a second
+// or for minutes, cancels out. A value is the median over the rounds; of the rounds'
+// ratios the centre is given and its confidence interval (see centre), and measuring
+// goes on where that is widest (see plan). Connections are made anew for each round,
+// as where threads, queues and hashes happen to fall is part of what varies. Every
+// machine has processors of its own (see place). All benches, topologies in
+// profiles, take turns over the whole run, and what was measured while a virtual
+// machine's processors were far from one another does not count (see distance).
 package lab
 
 import (

@@ -73,8 +73,9 @@ var engineStages = []stage{
 	{"engine_drops", "DROPS"},
 }
 
-// describe puts what happened since into a reading's details.
-func (c engineCounters) describe(since engineCounters, detail map[string]float64) {
+// describe puts what happened since into a reading's details; wall is the time,
+// in seconds, in which their path carried something.
+func (c engineCounters) describe(since engineCounters, wall float64, detail map[string]float64) {
 	share := func(part, of uint64) float64 {
 		if of == 0 {
 			return 0
@@ -83,7 +84,6 @@ func (c engineCounters) describe(since engineCounters, detail map[string]float64
 	}
 	s, b := c.stages, since.stages
 	sends, receives, writes := s.Sends-b.Sends, s.Receives-b.Receives, s.Writes-b.Writes
-	wall := max(c.at-since.at, 1e-9)
 	detail["engine_tx_frames"] = float64(c.tx - since.tx)
 	detail["engine_rx_frames"] = float64(c.rx - since.rx)
 	detail["engine_frames_per_read"] = share(s.FramesRead-b.FramesRead, s.Reads-b.Reads)

@@ -14,17 +14,16 @@ const (
 	// evenPasses is how many that count each workload gets, as far as there is
 	// time, before time goes to the least certain, which could use up all of it;
 	// fewer that agree may agree by chance.
-	evenPasses = 12
+	evenPasses = 8
 	// mostPasses ends what does not become certain; the memory of one estimate
 	// grows with its square.
 	mostPasses = 400
 )
 
 // plan decides what a run measures next. A pass is one workload on one bench over
-// several data paths, one short measurement each, the kernel's among them; a
-// ratio is taken within a pass. Odd passes go through the paths backwards, so that
-// whatever drifts favours nobody, and every two passes start with another path,
-// so that none is always the one after the same other.
+// several data paths that take turns, the kernel's among them; a ratio is taken
+// within a pass. Odd passes go through the paths backwards, and every two passes
+// start with another path, so that none is always the one after the same other.
 //
 // Benches take turns, so that each sees the whole run's time: a machine may be
 // another one a minute later. Time goes where it is needed: next is always the

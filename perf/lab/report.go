@@ -81,7 +81,7 @@ type Report struct {
 	FarRounds    int            `json:"far_rounds,omitempty"`
 	Measurements []*Measurement `json:"measurements"`
 
-	distances map[pass]float64
+	distances map[pass][]float64 // by cycle
 }
 
 // pass is one round of one workload on one bench.
@@ -101,7 +101,7 @@ func (m *Measurement) key() key { return key{m.DataPath, m.Topology, m.Profile, 
 func newReport(o *Options) *Report {
 	r := &Report{
 		Started: time.Now().Truncate(time.Second), Time: o.Time.Seconds(), Machine: thisMachine(),
-		Missing: map[string]string{}, Measurements: []*Measurement{}, distances: map[pass]float64{},
+		Missing: map[string]string{}, Measurements: []*Measurement{}, distances: map[pass][]float64{},
 	}
 	r.Machine.Congestion = o.Congestion
 	r.Machine.Placed = !o.Unplaced
@@ -125,7 +125,7 @@ func (r *Report) find(k key) *Measurement {
 }
 
 // add records one round.
-func (r *Report) add(k key, round int, a *answer, err error) {
+func (r *Report) add(k key, round int, reading *Reading, err error) {
 	m := r.find(k)
 	if m == nil {
 		w, _ := workload(k.workload)
@@ -140,7 +140,7 @@ func (r *Report) add(k key, round int, a *answer, err error) {
 		m.Failed++
 		return
 	}
-	m.readings[round] = *a.Reading
+	m.readings[round] = *reading
 }
 
 // reading gives what a round gave; nil if it gave nothing.
@@ -153,24 +153,67 @@ func (r *Report) reading(k key, round int) *Reading {
 	return nil
 }
 
-// apart records how far the processors were in a pass. It tells whether that
-// changes which passes count, this one aside.
-func (r *Report) apart(p pass, nanoseconds float64) (changed bool) {
-	r.distances[p] = nanoseconds
-	if r.Near == 0 || nanoseconds < r.Near {
-		for other, d := range r.distances {
-			changed = changed || other != p && d <= farther*r.Near && d > farther*nanoseconds
+// apart records how far the processors were in each cycle of a pass. It tells
+// whether that changes which cycles of other passes count.
+func (r *Report) apart(p pass, nanoseconds []float64) (changed bool) {
+	nearest := r.Near
+	for _, d := range nanoseconds {
+		if nearest == 0 || d < nearest {
+			nearest = d
 		}
-		r.Near = nanoseconds
 	}
-	r.Farthest = max(r.Farthest, nanoseconds)
+	for _, cycles := range r.distances {
+		for _, d := range cycles {
+			changed = changed || d <= farther*r.Near && d > farther*nearest
+		}
+	}
+	r.Near = nearest
+	r.distances[p] = nanoseconds
+	r.Farthest = max(r.Farthest, median(nanoseconds))
 	return changed
+}
+
+// nearCycles tells which cycles of a pass had near processors, and whether they
+// are enough for the pass to count as near; else all of its cycles make it a far one.
+func (r *Report) nearCycles(p pass) (near []bool, enough bool) {
+	n := 0
+	for _, d := range r.distances[p] {
+		is := d <= farther*r.Near
+		near = append(near, is)
+		if is {
+			n++
+		}
+	}
+	return near, n*leastNear >= len(near)
+}
+
+// leastNear is the least share of near cycles, as one in so many.
+const leastNear = 4
+
+// value gives the figure of a round.
+func (r *Report) value(m *Measurement, round int) float64 {
+	reading := m.readings[round]
+	near, enough := r.nearCycles(m.pass(round))
+	if !enough || len(reading.turns) == 0 || len(near) != len(reading.turns) {
+		return reading.Value
+	}
+	var turns []float64
+	for i, v := range reading.turns {
+		if near[i] {
+			turns = append(turns, v)
+		}
+	}
+	w, _ := workload(m.Workload)
+	return w.sum(turns)
 }
 
 // far tells whether processors were far in a round of a measurement.
 func (r *Report) far(m *Measurement, round int) bool {
-	return r.distances[pass{m.Topology, m.Profile, m.Workload, round}] > farther*r.Near
+	_, near := r.nearCycles(m.pass(round))
+	return !near
 }
+
+func (m *Measurement) pass(round int) pass { return pass{m.Topology, m.Profile, m.Workload, round} }
 
 // counted gives the rounds that count, in order: those with near processors, or
 // all where they are too few for a confidence interval.
@@ -186,8 +229,8 @@ func (r *Report) counted(m *Measurement) []int {
 // counts gives how many passes with near processors there were.
 func (r *Report) counts(k key) int {
 	n := 0
-	for p, d := range r.distances {
-		if p.over(k.dataPath) == k && d <= farther*r.Near {
+	for p := range r.distances {
+		if _, near := r.nearCycles(p); near && p.over(k.dataPath) == k {
 			n++
 		}
 	}
@@ -206,8 +249,8 @@ func (r *Report) ratios(m *Measurement) []float64 {
 	}
 	var out []float64
 	for _, round := range r.counted(m) {
-		if ref, ok := reference.readings[round]; ok && ref.Value > 0 && m.readings[round].Value > 0 {
-			out = append(out, m.readings[round].Value/ref.Value)
+		if v, ref := r.value(m, round), r.value(reference, round); v > 0 && ref > 0 {
+			out = append(out, v/ref)
 		}
 	}
 	return out
@@ -223,7 +266,7 @@ func (r *Report) certainty(k key) float64 {
 	v := r.ratios(m)
 	if len(v) == 0 {
 		for _, round := range r.counted(m) {
-			v = append(v, m.readings[round].Value)
+			v = append(v, r.value(m, round))
 		}
 	}
 	_, half := centre(v)
@@ -234,8 +277,8 @@ func (r *Report) certainty(k key) float64 {
 func (r *Report) finish() {
 	r.Seconds = time.Since(r.Started).Seconds()
 	r.Rounds, r.FarRounds = len(r.distances), 0
-	for _, d := range r.distances {
-		if d > farther*r.Near {
+	for p := range r.distances {
+		if _, near := r.nearCycles(p); !near {
 			r.FarRounds++
 		}
 	}
@@ -245,12 +288,12 @@ func (r *Report) finish() {
 		m.Far, m.Apart = 0, []float64{}
 		for _, round := range r.counted(m) {
 			reading := m.readings[round]
-			values = append(values, reading.Value)
+			values = append(values, r.value(m, round))
 			cpu = append(cpu, reading.CPU)
 			for name, v := range reading.Detail {
 				details[name] = append(details[name], v)
 			}
-			m.Apart = append(m.Apart, r.distances[pass{m.Topology, m.Profile, m.Workload, round}])
+			m.Apart = append(m.Apart, median(r.distances[m.pass(round)]))
 			if r.far(m, round) {
 				m.Far++
 			}

@@ -49,9 +49,9 @@ func sample(workload string, kernel, ours []float64) *Report {
 				r.add(key{path, Hop, Wire, workload}, round, nil, errors.New("cable cut"))
 				continue
 			}
-			r.add(key{path, Hop, Wire, workload}, round, &answer{Reading: &Reading{
+			r.add(key{path, Hop, Wire, workload}, round, &Reading{
 				Value: v, CPU: 1 / v, Detail: map[string]float64{"p99_us": 7},
-			}}, nil)
+			}, nil)
 		}
 	}
 	r.finish()
@@ -70,9 +70,9 @@ func TestFarRoundsDoNotCount(t *testing.T) {
 	round := func(workload string, n int, kernel, ours, nanoseconds float64) (changed bool) {
 		p := pass{Hop, Wire, workload, n}
 		for path, v := range map[string]float64{Kernel: kernel, Userspace: ours} {
-			r.add(p.over(path), n, &answer{Reading: &Reading{Value: v}}, nil)
+			r.add(p.over(path), n, &Reading{Value: v}, nil)
 		}
-		return r.apart(p, nanoseconds)
+		return r.apart(p, []float64{nanoseconds})
 	}
 	for n := range confident {
 		if round("tcp1", n, 40, 10, 180) {
@@ -117,6 +117,35 @@ func TestFarRoundsDoNotCount(t *testing.T) {
 	for _, c := range r.Against(before) {
 		if c.Worse || c.Better || !c.Unlike {
 			t.Errorf("far against near: %+v", c)
+		}
+	}
+}
+
+// TestFarCyclesDoNotCount asserts that a round's figure is that of its cycles with
+// near processors, if these are a quarter of it, and else of all; that a path's
+// silence in a cycle counts; and that round trips have a median of medians.
+func TestFarCyclesDoNotCount(t *testing.T) {
+	for _, tt := range []struct {
+		workload string
+		turns    []float64
+		apart    []float64
+		want     float64
+		far      int
+	}{
+		{"tcp1", []float64{4, 8, 1, 1}, []float64{40, 60, 200, 400}, 6, 0},
+		{"tcp1", []float64{4, 0, 1, 1}, []float64{40, 60, 200, 400}, 2, 0},
+		{"tcp1", []float64{4, 8, 6, 2}, []float64{200, 200, 190, 40}, 2, 0},
+		{"tcp1", []float64{4, 8, 6, 2, 5}, []float64{200, 200, 190, 200, 40}, 5, 1},
+		{"rr", []float64{50, 90, 40, 0}, []float64{40, 40, 40, 40}, 50, 0},
+	} {
+		r := newReport(&Options{})
+		p := pass{Hop, Wire, tt.workload, 0}
+		w, _ := workload(tt.workload)
+		r.add(p.over(Kernel), 0, &Reading{Value: w.sum(tt.turns), turns: tt.turns}, nil)
+		r.apart(p, tt.apart)
+		r.finish()
+		if m := r.find(p.over(Kernel)); m.Value != tt.want || m.Far != tt.far {
+			t.Errorf("%+v: %v, %d far", tt, m.Value, m.Far)
 		}
 	}
 }
@@ -210,7 +239,7 @@ func TestGeneratorLimits(t *testing.T) {
 			if tt.busy >= 0 {
 				d["engine_cpu_percent"] = tt.busy
 			}
-			r.add(key{path, Hop, Wire, tt.workload}, 0, &answer{Reading: &Reading{Value: v, Detail: d}}, nil)
+			r.add(key{path, Hop, Wire, tt.workload}, 0, &Reading{Value: v, Detail: d}, nil)
 		}
 		r.finish()
 		got := r.find(key{tt.path, Hop, Wire, tt.workload}).Limited

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -118,6 +119,9 @@ func (r *runner) build(ctx context.Context, profile, topology string) (_ *stand,
 		if err != nil {
 			return nil, fmt.Errorf("building %v, data path %s: %w", s, name, err)
 		}
+		if err := b.serve(e.to); err != nil {
+			return nil, fmt.Errorf("%v, data path %s: %w", s, name, err)
+		}
 		s.names = append(s.names, name)
 		s.paths[name] = path{d, e}
 	}
@@ -131,34 +135,22 @@ func (r *runner) measure(ctx context.Context, p *plan) error {
 		return err
 	}
 	from, to := place(cpus, 0, 2)[0], place(cpus, 1, 2)[0]
-	apart, err := distance(from, to)
-	if err != nil {
-		return err
-	}
 	for {
 		t, number, over := p.next(time.Now())
 		if t == nil {
 			return nil
 		}
 		pass := pass{t.topology, t.profile, t.workload, number}
-		for _, name := range over {
-			r.progress(fmt.Sprintf("%v, round %d: %s over %s", t, number+1, t.workload, name))
-			a, err := t.measure(t.paths[name], t.workload, r.o.Time)
-			r.done++
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			r.report.add(pass.over(name), number, a, err)
+		r.progress(fmt.Sprintf("%v, round %d: %s", t, number+1, t.workload))
+		apart, err := r.round(ctx, t, pass, over, func() (float64, error) { return distance(from, to) })
+		if err != nil {
+			return err
 		}
 		if t.workload == smallUDP && number < pacedRounds {
 			r.paced(t.stand, pass, over)
 		}
-		before := apart
-		if apart, err = distance(from, to); err != nil {
-			return err
-		}
 		learners := []*task{t}
-		if r.report.apart(pass, max(before, apart)) {
+		if r.report.apart(pass, apart) {
 			learners = p.tasks // what counted elsewhere may not any more
 		}
 		for _, t := range learners {
@@ -169,6 +161,58 @@ func (r *runner) measure(ctx context.Context, p *plan) error {
 			})
 		}
 	}
+}
+
+// round measures one workload over some paths in turns, every other cycle in
+// reverse, and gives how far the processors were in each cycle.
+func (r *runner) round(ctx context.Context, t *task, pass pass, over []string, distance func() (float64, error)) (apart []float64, err error) {
+	w, _ := workload(t.workload)
+	var tests []*test
+	failed := func(name string, err error) { r.report.add(pass.over(name), pass.round, nil, err) }
+	for _, name := range over {
+		x, err := t.begin(t.paths[name], w)
+		if err != nil {
+			failed(name, err)
+			continue
+		}
+		tests = append(tests, x)
+	}
+	before, err := distance()
+	if err != nil {
+		return nil, err
+	}
+	for range cycles(r.o.Time, tests) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		tests = slices.DeleteFunc(tests, func(x *test) bool {
+			err := x.take()
+			if err != nil {
+				failed(x.path.name, errors.Join(err, x.abandon()))
+			}
+			return err != nil
+		})
+		slices.Reverse(tests)
+		after, err := distance()
+		if err != nil {
+			return nil, err
+		}
+		apart = append(apart, max(before, after))
+		before = after
+	}
+	for _, x := range tests {
+		reading, err := x.end()
+		if err != nil {
+			failed(x.path.name, err)
+			continue
+		}
+		r.report.add(pass.over(x.path.name), pass.round, reading, nil)
+	}
+	r.done += len(over)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return apart, nil
 }
 
 // smallUDP is the workload whose sender outruns some paths: a TAP does not hold
@@ -208,18 +252,3 @@ func (r *runner) paced(s *stand, pass pass, over []string) {
 func seconds() float64 { return time.Since(begun).Seconds() }
 
 var begun = time.Now()
-
-// measure runs one workload over one path, and asks our engines what they did
-// where it is their path.
-func (b *bench) measure(p path, w string, d time.Duration) (*answer, error) {
-	ours := p.name == Userspace
-	var before engineCounters
-	if ours {
-		before = b.counters()
-	}
-	a, err := b.first().ask(request{Measure: &measureRequest{Workload: w, From: p.from, To: p.to, Time: d}})
-	if err == nil && ours {
-		b.counters().describe(before, a.Reading.Detail)
-	}
-	return a, err
-}

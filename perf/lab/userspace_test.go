@@ -60,6 +60,9 @@ func TestUserspaceClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
+	if err := b.serve(ends.to); err != nil {
+		t.Fatal(err)
+	}
 	for name, cfg := range map[string]perf.ClientConfig{
 		"TCP":             {Streams: 2},
 		"TCP, reverse":    {Reverse: true},

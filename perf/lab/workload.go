@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"kohaku/perf"
@@ -16,9 +17,10 @@ type Workload struct {
 	Unit   string
 	Lower  bool   // the smaller figure is the better one
 	CPU    string // unit of the processor time
-	Times  int    // as long as Options.Time says; 0: once
 	config perf.ClientConfig
 	read   func(*perf.Result) (Reading, error)
+	// turn gives the figure of one turn, and of how much in all its time.
+	turn func(sender, receiver perf.Count, length time.Duration) (value, amount float64)
 }
 
 // Reading is one measurement.
@@ -29,38 +31,35 @@ type Reading struct {
 	CPU float64 `json:"cpu"`
 	// Detail holds what else the workload saw, by names that carry their unit.
 	Detail map[string]float64 `json:"detail,omitempty"`
-}
 
-// warmUp is what does not count at the start of a throughput measurement:
-// congestion control finds its window, processors wake up.
-const warmUp = 100 * time.Millisecond
+	turns []float64 // the figure by turn; nil: it was measured in one piece
+}
 
 // workloads in the order in which they are measured and shown.
 var workloads = []Workload{
 	{
 		Name: "tcp1", Title: "1 TCP stream", Unit: "Gbit/s", CPU: "s/Gbit",
-		config: perf.ClientConfig{Streams: 1}, read: throughput,
+		config: perf.ClientConfig{Streams: 1}, read: throughput, turn: gigabits,
 	},
 	{
 		Name: "tcp4", Title: "4 TCP streams", Unit: "Gbit/s", CPU: "s/Gbit",
-		config: perf.ClientConfig{Streams: 4}, read: throughput,
+		config: perf.ClientConfig{Streams: 4}, read: throughput, turn: gigabits,
 	},
 	{
 		Name: "udp64", Title: "UDP of 64 B, received", Unit: "kpps", CPU: "s/Mpacket",
-		config: perf.ClientConfig{UDP: true, Length: 64, Wide: true}, read: packets,
+		config: perf.ClientConfig{UDP: true, Length: 64, Wide: true}, read: packets, turn: datagrams,
 	},
 	{
 		Name: "udp1400", Title: "UDP of 1400 B, received", Unit: "Gbit/s", CPU: "s/Gbit",
-		config: perf.ClientConfig{UDP: true, Length: 1400, Wide: true}, read: throughput,
-		Times: 2, // through a machine that cannot keep up, it comes in gusts
+		config: perf.ClientConfig{UDP: true, Length: 1400, Wide: true}, read: throughput, turn: gigabits,
 	},
 	{
 		Name: "rr", Title: "round trip, p50", Unit: "us", Lower: true, CPU: "s/Mrequest",
-		config: perf.ClientConfig{UDP: true, Mode: perf.RoundTrip, Length: 64}, read: latency,
+		config: perf.ClientConfig{UDP: true, Mode: perf.RoundTrip, Length: 64}, read: latency, turn: roundTrips,
 	},
 	{
 		Name: "crr", Title: "TCP connections", Unit: "conn/s", CPU: "s/Mconn",
-		config: perf.ClientConfig{Mode: perf.Connect}, read: connections,
+		config: perf.ClientConfig{Mode: perf.Connect}, read: connections, turn: requests,
 	},
 }
 
@@ -144,4 +143,34 @@ func connections(r *perf.Result) (Reading, error) {
 		Value: l.PerSecond(), CPU: r.Machine.PerMillion(l.Count),
 		Detail: map[string]float64{"p50_us": us(l.P50), "p99_us": us(l.P99), "failed": float64(l.Lost)},
 	}, nil
+}
+
+func gigabits(_, got perf.Count, length time.Duration) (value, amount float64) {
+	return float64(got.Bytes) * 8 / 1e9 / length.Seconds(), float64(got.AllBytes) * 8 / 1e9
+}
+
+func datagrams(_, got perf.Count, length time.Duration) (value, amount float64) {
+	return float64(got.Items) / 1e3 / length.Seconds(), float64(got.AllItems) / 1e6
+}
+
+func roundTrips(made, _ perf.Count, _ time.Duration) (value, amount float64) {
+	return float64(made.Median.Nanoseconds()) / 1e3, float64(made.AllItems) / 1e6
+}
+
+func requests(made, _ perf.Count, length time.Duration) (value, amount float64) {
+	return float64(made.Items) / length.Seconds(), float64(made.AllItems) / 1e6
+}
+
+// sum gives a round's figure of those of turns: of rates the mean, so that a turn
+// in which nothing arrived counts; of round trips the median of those that were
+// made.
+func (w Workload) sum(turns []float64) float64 {
+	if w.Lower {
+		return median(slices.DeleteFunc(slices.Clone(turns), func(v float64) bool { return v == 0 }))
+	}
+	total := 0.0
+	for _, v := range turns {
+		total += v
+	}
+	return total / float64(max(len(turns), 1))
 }
