@@ -9,12 +9,13 @@ import "time"
 type pace struct {
 	bulk    bool
 	singles bool // bulk whose datagrams arrive one by one, unmerged
-	// strain: the worker is at work half of the time. It ends at a quarter: once
-	// others have their share there is less to do for it.
+	// strain: frames wait for the worker, several of them at each turn, although it
+	// is at work for more than a quarter of the time.
 	strain bool
 
 	waits int           // since the last look at the clock
 	since time.Time     // begin of the period that is measured
+	turns int           // waits in that time
 	rest  time.Duration // in that time, spent waiting
 	until load          // that time
 }
@@ -40,11 +41,14 @@ const (
 	// bulkMessages per second is where the receiver's wake-ups, each of which the
 	// sender's processor pays for if it is the same machine's, are worth saving.
 	bulkMessages = 150_000
+	// strainFrames at a turn are more than a conversation leaves.
+	strainFrames = 4
 )
 
 // due counts a wait and reports whether it is time for a look.
 func (p *pace) due() bool {
 	p.waits++
+	p.turns++
 	return p.waits >= paceWaits
 }
 
@@ -56,10 +60,10 @@ func (p *pace) look(now time.Time, l load) {
 		return
 	}
 	if p.since.IsZero() { // the worker began just now
-		p.since, p.until, p.rest = now, l, 0
+		p.begin(now, l)
 		return
 	}
-	p.strain = p.rest < d/2 || p.strain && p.rest < d*3/4
+	p.strain = l.frames-p.until.frames >= uint64(p.turns*strainFrames) && p.rest < d*3/4
 	limit := 1.0
 	if p.bulk {
 		limit = 0.5
@@ -68,7 +72,12 @@ func (p *pace) look(now time.Time, l load) {
 	reaches := func(now, then uint64, rate float64) bool { return float64(now-then) >= rate*limit }
 	p.bulk = reaches(l.frames, p.until.frames, bulkFrames) || reaches(l.bytes, p.until.bytes, bulkBytes)
 	p.singles = p.bulk && reaches(l.messages, p.until.messages, bulkMessages)
-	p.since, p.until, p.rest = now, l, 0
+	p.begin(now, l)
+}
+
+// begin begins a period.
+func (p *pace) begin(now time.Time, l load) {
+	p.since, p.until, p.turns, p.rest = now, l, 0, 0
 }
 
 // idle ends bulk.

@@ -50,25 +50,30 @@ func TestPace(t *testing.T) {
 
 func TestPaceStrain(t *testing.T) {
 	var p pace
-	now := time.Unix(1, 0)
+	now, frames := time.Unix(1, 0), uint64(0)
 	if p.look(now, load{}); p.strain {
 		t.Error("strain at the begin")
 	}
 	for _, step := range []struct {
+		what        string
 		after, rest time.Duration
+		each        uint64 // frames at each wait
 		strain      bool
 	}{
-		{10 * time.Millisecond, 6 * time.Millisecond, false},
-		{10 * time.Millisecond, 4 * time.Millisecond, true},
-		{100 * time.Microsecond, 100 * time.Microsecond, true}, // too soon to tell; it counts next time
-		{9900 * time.Microsecond, 7 * time.Millisecond, true},
-		{10 * time.Millisecond, 8 * time.Millisecond, false},
-		{10 * time.Millisecond, 6 * time.Millisecond, false},
+		{"a conversation, the worker busy", 10 * time.Millisecond, 2 * time.Millisecond, 1, false},
+		{"many frames, and time for more", 10 * time.Millisecond, 8 * time.Millisecond, 20, false},
+		{"many frames, and less time", 10 * time.Millisecond, 7 * time.Millisecond, 20, true},
+		{"too soon to tell, counts next time", 100 * time.Microsecond, 100 * time.Microsecond, 20, true},
+		{"no rest at all", 9900 * time.Microsecond, 0, 4, true},
+		{"fewer", 10 * time.Millisecond, 0, 3, false},
 	} {
-		now = now.Add(step.after)
+		for range paceWaits {
+			p.due()
+		}
+		now, frames = now.Add(step.after), frames+paceWaits*step.each
 		p.rest += step.rest
-		if p.look(now, load{}); p.strain != step.strain {
-			t.Errorf("%v of %v at rest: strain is %v", step.rest, step.after, p.strain)
+		if p.look(now, load{frames: frames}); p.strain != step.strain {
+			t.Errorf("%s: strain is %v", step.what, p.strain)
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 // the sender at each frame never finds two. There, SCHED_BATCH makes it wait until
 // the sender pauses or its turn is over, and then find much to do at once.
 //
-// And a worker that is at work most of the time leaves those without a priority
-// what it does not need: next to none, at nice -20 a ninetieth. The program that
+// And a worker for which frames wait leaves those without a priority what it does
+// not need: next to none, at nice -20 a ninetieth. The program that
 // reads what is delivered then loses what does not fit its socket, or comes to it
 // after 20 ms, with a window of megabytes. So under strain workers have a priority
 // that leaves it a quarter.
