@@ -19,8 +19,8 @@ type Options struct {
 	// Rounds is how often each path is measured; 0: as often as it takes until
 	// every ratio is known to Precision, or the Budget is used up.
 	Rounds    int
-	Time      time.Duration // in which one path is measured in one round, in turns and without warm-up; 0: 400 ms
-	Budget    time.Duration // for the whole run; 0: 13 min. Each path is measured once at least
+	Time      time.Duration // in which one path is measured in one round, in turns and without warm-up; 0: 200 ms
+	Budget    time.Duration // for the whole run; 0: 14 min. Each path is measured once at least
 	Precision float64       // half a ratio's confidence interval, as a share; 0: 0.02
 
 	// Program starts this program as an agent; see Agent. Required.
@@ -55,10 +55,10 @@ func (o *Options) Quick() {
 
 func (o *Options) check() (err error) {
 	if o.Time == 0 {
-		o.Time = 400 * time.Millisecond
+		o.Time = 200 * time.Millisecond
 	}
 	if o.Budget == 0 {
-		o.Budget = 13 * time.Minute
+		o.Budget = 14 * time.Minute
 	}
 	if o.Precision == 0 {
 		o.Precision = 0.02

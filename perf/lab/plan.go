@@ -28,7 +28,7 @@ const (
 // Benches take turns, so that each sees the whole run's time: a machine may be
 // another one a minute later. Time goes where it is needed: next is always the
 // task of which some ratio is least certain, and in it only the paths that are
-// not certain enough yet.
+// not certain enough yet, or half as uncertain as the worst.
 type plan struct {
 	o     *Options
 	until time.Time
@@ -127,7 +127,7 @@ func (p *plan) order(t *task, pass int) []string {
 	for i := range t.names {
 		name := t.names[(i+pass/2)%len(t.names)]
 		half, judged := t.uncertain[name]
-		if p.o.Rounds == 0 && t.counted >= evenPasses && judged && half <= p.o.Precision {
+		if p.o.Rounds == 0 && t.counted >= evenPasses && judged && half <= max(p.o.Precision, t.worst()/2) {
 			continue
 		}
 		out = append(out, name)

@@ -30,7 +30,7 @@ const (
 	mostTurn  = 160 * time.Millisecond
 	// warmUp is the first turn of each path, which does not count: congestion
 	// control and the kernel's buffers find their size.
-	warmUp = 100 * time.Millisecond
+	warmUp = 70 * time.Millisecond
 	// quiet is how long nothing arrives when all has.
 	quiet = 1500 * time.Microsecond
 	// quietLimit is how long what is in the queues of a path may take.
@@ -298,11 +298,15 @@ func (t *test) end() (*Reading, error) {
 }
 
 // cycles gives how many cycles make up the time that a path is measured in a
-// round: that with the longest turns.
+// round: that with the longest turns. The others have a quarter of them, at least,
+// to be known as well.
 func cycles(d time.Duration, tests []*test) int {
 	length := leastTurn
 	for _, t := range tests {
 		length = max(length, t.length)
+	}
+	for _, t := range tests {
+		t.length = max(t.length, length/4)
 	}
 	return max(leastCycles, int((d+length-1)/length))
 }
