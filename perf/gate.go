@@ -32,6 +32,7 @@ type Gate struct {
 // Turn is what a machine and a process did while a gate was open and until all
 // that was sent then had been acknowledged.
 type Turn struct {
+	Late    time.Duration // after its time the gate opened
 	Machine MachineCPU
 	CPU     ProcessCPU
 	// Drain is how long after the gate closed that was; with UDP, which nobody
@@ -65,6 +66,7 @@ func (g *Gate) Open(from, until time.Duration) (Turn, error) {
 	g.closes.Store(int64(until - ahead))
 	g.change.Broadcast()
 	g.mu.Unlock()
+	late := Now() - from
 	sleepUntil(until)
 	if err := g.idle(); err != nil {
 		return Turn{}, err
@@ -77,7 +79,7 @@ func (g *Gate) Open(from, until time.Duration) (Turn, error) {
 	if err != nil {
 		return Turn{}, err
 	}
-	return Turn{Machine: begin.since(end), CPU: begin.process(end), Drain: drain}, nil
+	return Turn{Late: late, Machine: begin.since(end), CPU: begin.process(end), Drain: drain}, nil
 }
 
 // sleepUntil sleeps until a time by Now; signals, by which the runtime stops

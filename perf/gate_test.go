@@ -33,6 +33,18 @@ func behindGate(t *testing.T, cfg ClientConfig) (g *Gate, done chan error, resul
 	return g, done, result
 }
 
+// settled gives what a meter saw once the receiver has read what its kernel had.
+func settled(m *Meter) Count {
+	for was, limit := m.Count(), time.Now().Add(5*time.Second); ; {
+		time.Sleep(30 * time.Millisecond)
+		is := m.Count()
+		if is == was || time.Now().After(limit) {
+			return is
+		}
+		was = is
+	}
+}
+
 // TestGate asserts that a test sends while its gate is open and at no other time,
 // that all of it has arrived when Open returns, that the two meters see what is in
 // their windows, and that the result is of all turns.
@@ -71,8 +83,7 @@ func TestGate(t *testing.T) {
 				if now := Now(); now < until || turn.Drain < 0 || turn.Machine.Elapsed < 0.05 {
 					t.Errorf("open until %v, it is %v: %+v", until, now, turn)
 				}
-				time.Sleep(20 * time.Millisecond) // for the receiver to read what its kernel has
-				c := seen.Count()
+				c := settled(seen)
 				time.Sleep(50 * time.Millisecond)
 				if later := seen.Count(); later != c {
 					t.Errorf("something arrived while the gate was closed: %+v, then %+v", c, later)

@@ -67,6 +67,7 @@ type turn struct {
 	CPU     float64         // seconds of this process
 	Wall    time.Duration   // from the turn's begin until all was settled
 	Drain   time.Duration   // sending end: of it, after it closed the gate
+	Late    time.Duration   // sending end: before it, from when it should have been
 }
 
 // gated is a workload that waits for its turns.
@@ -134,7 +135,7 @@ func (a *agent) open(r *windowRequest, ans *answer) error {
 	}
 	end, err := ownCPU()
 	ans.Turn = &turn{
-		Count: g.meter.Count(), Machine: t.Machine, CPU: end - begin, Drain: t.Drain,
+		Count: g.meter.Count(), Machine: t.Machine, CPU: end - begin, Drain: t.Drain, Late: t.Late,
 		Wall: perf.Now() - r.From,
 	}
 	return err
@@ -254,11 +255,20 @@ func (t *test) turn(from, counts, until time.Duration) (sender, receiver *turn, 
 
 // take is one turn that counts.
 func (t *test) take() error {
-	from := perf.Now() + lead
-	counts := from + t.settle
-	s, r, err := t.turn(from, counts, counts+t.length)
-	if err != nil {
-		return err
+	var s, r *turn
+	for n := 1; ; n++ {
+		var err error
+		from := perf.Now() + lead
+		counts := from + t.settle
+		if s, r, err = t.turn(from, counts, counts+t.length); err != nil {
+			return err
+		}
+		if s.Late < t.settle {
+			break
+		}
+		if n == attempts { // on a machine that is busy with something else
+			return fmt.Errorf("the sender began %v late, %d times in a row", s.Late, n)
+		}
 	}
 	value, amount := t.workload.turn(s.Count, r.Count, t.length)
 	t.values = append(t.values, value)
