@@ -15,7 +15,6 @@ type pace struct {
 
 	waits int           // since the last look at the clock
 	since time.Time     // begin of the period that is measured
-	turns int           // waits in that time
 	rest  time.Duration // in that time, spent waiting
 	until load          // that time
 }
@@ -24,6 +23,7 @@ type pace struct {
 type load struct {
 	frames, bytes uint64 // both ways
 	messages      uint64 // received; one with UDP_GRO may be many datagrams
+	waits         uint64 // for them
 }
 
 const (
@@ -41,14 +41,13 @@ const (
 	// bulkMessages per second is where the receiver's wake-ups, each of which the
 	// sender's processor pays for if it is the same machine's, are worth saving.
 	bulkMessages = 150_000
-	// strainFrames at a turn are more than a conversation leaves.
+	// strainFrames after a wait are more than a conversation leaves.
 	strainFrames = 4
 )
 
 // due counts a wait and reports whether it is time for a look.
 func (p *pace) due() bool {
 	p.waits++
-	p.turns++
 	return p.waits >= paceWaits
 }
 
@@ -63,7 +62,7 @@ func (p *pace) look(now time.Time, l load) {
 		p.begin(now, l)
 		return
 	}
-	p.strain = l.frames-p.until.frames >= uint64(p.turns*strainFrames) && p.rest < d*3/4
+	p.strain = l.frames-p.until.frames >= strainFrames*(l.waits-p.until.waits) && p.rest < d*3/4
 	limit := 1.0
 	if p.bulk {
 		limit = 0.5
@@ -77,7 +76,7 @@ func (p *pace) look(now time.Time, l load) {
 
 // begin begins a period.
 func (p *pace) begin(now time.Time, l load) {
-	p.since, p.until, p.turns, p.rest = now, l, 0, 0
+	p.since, p.until, p.rest = now, l, 0
 }
 
 // idle ends bulk.

@@ -50,7 +50,7 @@ func TestPace(t *testing.T) {
 
 func TestPaceStrain(t *testing.T) {
 	var p pace
-	now, frames := time.Unix(1, 0), uint64(0)
+	now, l := time.Unix(1, 0), load{}
 	if p.look(now, load{}); p.strain {
 		t.Error("strain at the begin")
 	}
@@ -67,12 +67,9 @@ func TestPaceStrain(t *testing.T) {
 		{"no rest at all", 9900 * time.Microsecond, 0, 4, true},
 		{"fewer", 10 * time.Millisecond, 0, 3, false},
 	} {
-		for range paceWaits {
-			p.due()
-		}
-		now, frames = now.Add(step.after), frames+paceWaits*step.each
+		now, l.waits, l.frames = now.Add(step.after), l.waits+paceWaits, l.frames+paceWaits*step.each
 		p.rest += step.rest
-		if p.look(now, load{frames: frames}); p.strain != step.strain {
+		if p.look(now, l); p.strain != step.strain {
 			t.Errorf("%s: strain is %v", step.what, p.strain)
 		}
 	}

@@ -21,10 +21,10 @@ import (
 // the sender pauses or its turn is over, and then find much to do at once.
 //
 // And a worker for which frames wait leaves those without a priority what it does
-// not need: next to none, at nice -20 a ninetieth. The program that
-// reads what is delivered then loses what does not fit its socket, or comes to it
-// after 20 ms, with a window of megabytes. So under strain workers have a priority
-// that leaves it a quarter.
+// not need: next to none, at nice -20 a ninetieth. The program that reads what is
+// delivered then loses what does not fit its socket, or comes to it after 20 ms,
+// with a window of megabytes. So under strain workers have a priority that leaves
+// it a quarter.
 
 // DefaultNice puts workers before everything else, as the kernel's driver is.
 const DefaultNice = -20

@@ -197,7 +197,7 @@ func (w *worker) keepPace() {
 	}
 	bulk, strain := w.pace.bulk, w.pace.strain
 	s := &w.stages
-	w.pace.look(time.Now(), load{s.framesRead.Load() + s.received.Load(), s.bytes.Load(), s.messages.Load()})
+	w.pace.look(time.Now(), load{s.framesRead.Load() + s.received.Load(), s.bytes.Load(), s.messages.Load(), s.waits.Load()})
 	if w.pace.bulk != bulk || w.pace.strain != strain {
 		w.prioritise()
 	}

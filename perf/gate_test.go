@@ -3,15 +3,13 @@
 package perf
 
 import (
-	"context"
 	"errors"
-	"net"
 	"testing"
 	"time"
 )
 
-// behindGate starts a client behind a gate and returns when its senders wait
-// there; done gives the test's end.
+// behindGate starts a client behind a gate and returns when its test has begun;
+// done gives the test's end.
 func behindGate(t *testing.T, cfg ClientConfig) (g *Gate, done chan error, result *Result) {
 	t.Helper()
 	g, done, result = NewGate(), make(chan error, 1), new(Result)
@@ -125,14 +123,8 @@ func TestGateOfATestThatFails(t *testing.T) {
 	if _, err := NewGate().Open(Now(), Now()); !errors.Is(err, errGateWithoutTest) {
 		t.Errorf("opened before the begin: %v", err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, ServerConfig{Listener: ln}) }()
-	g, done, _ := behindGate(t, ClientConfig{Server: ln.Addr().String()})
+	at, stop, served := stoppable(t)
+	g, done, _ := behindGate(t, ClientConfig{Server: at})
 	stop()
 	if err := <-done; !errors.Is(err, ErrServerStopped) {
 		t.Errorf("the client: %v, want %v", err, ErrServerStopped)

@@ -163,16 +163,23 @@ func TestInARow(t *testing.T) {
 	}
 }
 
-func TestServerStops(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+// stoppable runs a server on loopback until stop; done gives what Serve returned.
+func stoppable(t *testing.T) (at string, stop func(), done <-chan error) {
+	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ServerConfig{Listener: ln}) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, ServerConfig{Listener: ln}) }()
+	return ln.Addr().String(), cancel, served
+}
+
+func TestServerStops(t *testing.T) {
+	at, stop, done := stoppable(t)
 	r, err := RunClient(t.Context(), ClientConfig{
-		Server: ln.Addr().String(), Duration: time.Minute, OnStart: func(*Result) { cancel() },
+		Server: at, Duration: time.Minute, OnStart: func(*Result) { stop() },
 	})
 	if !errors.Is(err, ErrServerStopped) {
 		t.Errorf("client of a stopped server: %v, want %v", err, ErrServerStopped)

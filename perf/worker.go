@@ -118,7 +118,9 @@ func (f *flow) received(s *stream, n int, err error) error {
 		return fmt.Errorf("receiving from %v: %w: it closed the stream", s.sock.remote, io.ErrUnexpectedEOF)
 	}
 	if f.counting.Load() {
-		f.meter.add(clock(), int64(n), 0)
+		if f.meter != nil {
+			f.meter.add(clock(), int64(n), 0)
+		}
 		s.n.bytes.Add(int64(n))
 		if f.limitRecv {
 			f.moved(n)

@@ -173,28 +173,30 @@ func ownCPU() (float64, error) {
 }
 
 func (a *agent) measure(m *measureRequest) (*Reading, error) {
-	w, ok := workload(m.Workload)
-	if !ok {
-		return nil, fmt.Errorf("no workload %q", m.Workload)
+	w, cfg, err := client(m.Workload, m.From, m.To)
+	if err != nil {
+		return nil, err
 	}
-	cfg := w.config
-	cfg.Server, cfg.Local, cfg.Duration = m.To.String(), m.From, m.Time
-	cfg.ConnectTimeout, cfg.Rate, cfg.Dedicated = 3*time.Second, m.Rate, true
+	cfg.Duration, cfg.Rate = m.Time, m.Rate
 	if cfg.Mode == perf.Throughput {
 		cfg.Omit = warmUp
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, cfg.Duration+30*time.Second)
 	defer cancel()
-	r, reading, err := run(ctx, cfg, w)
-	if err != nil {
-		return nil, err
+	reading, err := run(ctx, cfg, w)
+	return &reading, err
+}
+
+// client gives a workload and its client between two addresses, but for how long.
+func client(name string, from, to netip.Addr) (Workload, perf.ClientConfig, error) {
+	w, ok := workload(name)
+	if !ok {
+		return w, perf.ClientConfig{}, fmt.Errorf("no workload %q", name)
 	}
-	reading.Detail["sender_cpu_percent"] = r.CPU.Total
-	reading.Detail["receiver_cpu_percent"] = r.RemoteCPU.Total
-	if r.Machine.Elapsed > 0 { // what the hypervisor took away explains a strange figure
-		reading.Detail["steal_percent"] = 100 * r.Machine.Steal / r.Machine.Elapsed
-	}
-	return &reading, nil
+	cfg := w.config
+	cfg.Server, cfg.Local = to.String(), from
+	cfg.ConnectTimeout, cfg.Dedicated = 3*time.Second, true
+	return w, cfg, nil
 }
 
 // attempts is how often a measurement is tried in which nothing arrived. It is so
@@ -202,15 +204,15 @@ func (a *agent) measure(m *measureRequest) (*Reading, error) {
 const attempts = 3
 
 // run makes a measurement and reads its figure.
-func run(ctx context.Context, cfg perf.ClientConfig, w Workload) (*perf.Result, Reading, error) {
+func run(ctx context.Context, cfg perf.ClientConfig, w Workload) (Reading, error) {
 	for n := 1; ; n++ {
 		r, err := perf.RunClient(ctx, cfg)
 		if err != nil {
-			return nil, Reading{}, err
+			return Reading{}, err
 		}
 		reading, err := w.read(r)
 		if err == nil || !errors.Is(err, errNothing) || n == attempts {
-			return r, reading, err
+			return reading, err
 		}
 		cfg.Duration *= 2
 	}

@@ -21,7 +21,7 @@ import (
 // of their own. Nothing in the machine says so, but a cache line's way from one
 // processor to the other takes 45 ns or 185. So the lab times that way around
 // each cycle of turns: cycles with far processors do not count beside others in
-// their round, nor rounds in which most are far beside others (see Report.value and
+// their round, nor rounds with few others beside other rounds (see Report.value and
 // Report.counted). Some machines stay in a state for minutes, on others a processor
 // goes there and back several times a second.
 

@@ -15,12 +15,11 @@ type engineCounters struct {
 	tx, rx, drops uint64 // frames
 	stages        engine.Stages
 	cpu           []float64 // seconds that each engine's process used
-	at            float64   // when, see seconds
 }
 
 // counters asks the engines; one that does not answer counts nothing.
 func (b *bench) counters() engineCounters {
-	c := engineCounters{at: seconds()}
+	var c engineCounters
 	for _, p := range b.engines {
 		a, err := p.ask(request{Stats: true})
 		if err != nil || a.Engine == nil {

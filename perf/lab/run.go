@@ -247,8 +247,3 @@ func (r *runner) paced(s *stand, pass pass, over []string) {
 		}
 	}
 }
-
-// seconds is the time since the program started, of a clock that only goes on.
-func seconds() float64 { return time.Since(begun).Seconds() }
-
-var begun = time.Now()

@@ -13,9 +13,9 @@ import (
 
 // Within a round the paths take turns, on connections that stay: each sends for a
 // moment, until nothing of it is on its way any more, and then the next. A
-// machine's speed changes by a third within a second, and hardly within the time
-// of a cycle, one turn of every path; so their ratio is known from one round as
-// well as it was from twenty in which each path was measured in one piece.
+// machine's speed changes by a third within a second, and by less within the time
+// of a cycle, one turn of every path; so their ratio is known as well as in three
+// times the time with each path measured in one piece.
 const (
 	// leastSettle is what does not count at a turn's start, at least: the path was
 	// idle, its threads asleep and its queues empty.
@@ -62,12 +62,9 @@ type endRequest struct{ To netip.Addr }
 
 // turn is what one end saw of a turn.
 type turn struct {
-	Count   perf.Count
-	Machine perf.MachineCPU // sending end
-	CPU     float64         // seconds of this process
-	Wall    time.Duration   // from the turn's begin until all was settled
-	Drain   time.Duration   // sending end: of it, after it closed the gate
-	Late    time.Duration   // sending end: before it, from when it should have been
+	Count perf.Count
+	Gate  perf.Turn // sending end
+	CPU   float64   // receiving end: seconds of this process
 }
 
 // gated is a workload that waits for its turns.
@@ -83,22 +80,18 @@ type gated struct {
 // metered is a server's meter.
 type metered struct {
 	meter *perf.Meter
-	armed time.Duration // when, by perf.Now
-	cpu   float64       // of the process, then
+	cpu   float64 // of the process, when the window was set
 }
 
 // begin starts a workload and returns when its connections stand.
 func (a *agent) begin(r *beginRequest) error {
-	w, ok := workload(r.Workload)
-	if !ok {
-		return fmt.Errorf("no workload %q", r.Workload)
+	w, cfg, err := client(r.Workload, r.From, r.To)
+	if err != nil {
+		return err
 	}
 	g := &gated{workload: w, gate: perf.NewGate(), meter: new(perf.Meter), done: make(chan struct{})}
 	stands := make(chan struct{})
-	cfg := w.config
-	cfg.Server, cfg.Local, cfg.Duration = r.To.String(), r.From, time.Hour
-	cfg.ConnectTimeout, cfg.Dedicated = 3*time.Second, true
-	cfg.Gate, cfg.Meter = g.gate, g.meter
+	cfg.Duration, cfg.Gate, cfg.Meter = time.Hour, g.gate, g.meter
 	cfg.OnStart = func(*perf.Result) { close(stands) }
 	a.wg.Go(func() {
 		defer close(g.done)
@@ -120,10 +113,6 @@ func (a *agent) open(r *windowRequest, ans *answer) error {
 		return fmt.Errorf("no workload was begun to %v", r.To)
 	}
 	g.meter.Window(r.Counts, r.Until)
-	begin, err := ownCPU()
-	if err != nil {
-		return err
-	}
 	t, err := g.gate.Open(r.From, r.Until)
 	if err != nil {
 		select {
@@ -133,31 +122,34 @@ func (a *agent) open(r *windowRequest, ans *answer) error {
 		}
 		return err
 	}
-	end, err := ownCPU()
-	ans.Turn = &turn{
-		Count: g.meter.Count(), Machine: t.Machine, CPU: end - begin, Drain: t.Drain, Late: t.Late,
-		Wall: perf.Now() - r.From,
+	ans.Turn = &turn{Count: g.meter.Count(), Gate: t}
+	return nil
+}
+
+// server gives the meter of the server at an address.
+func (a *agent) server(at netip.Addr) (*metered, error) {
+	if m := a.meters[at]; m != nil {
+		return m, nil
 	}
-	return err
+	return nil, fmt.Errorf("no server at %v", at)
 }
 
 // window sets what counts at a server.
-func (a *agent) window(r *windowRequest) (err error) {
-	m := a.meters[r.To]
-	if m == nil {
-		return fmt.Errorf("no server at %v", r.To)
+func (a *agent) window(r *windowRequest) error {
+	m, err := a.server(r.To)
+	if err != nil {
+		return err
 	}
 	m.meter.Window(r.From, r.Until)
-	m.armed = perf.Now()
 	m.cpu, err = ownCPU()
 	return err
 }
 
 // settle waits until nothing arrives at a server any more and tells what did.
 func (a *agent) settle(r *settleRequest, ans *answer) error {
-	m := a.meters[r.To]
-	if m == nil {
-		return fmt.Errorf("no server at %v", r.To)
+	m, err := a.server(r.To)
+	if err != nil {
+		return err
 	}
 	limit := perf.Now() + quietLimit
 	for {
@@ -167,7 +159,7 @@ func (a *agent) settle(r *settleRequest, ans *answer) error {
 			continue
 		}
 		cpu, err := ownCPU()
-		ans.Turn = &turn{Count: c, CPU: cpu - m.cpu, Wall: now - m.armed}
+		ans.Turn = &turn{Count: c, CPU: cpu - m.cpu}
 		return err
 	}
 }
@@ -189,25 +181,21 @@ func (a *agent) end(r *endRequest, ans *answer) error {
 	return err
 }
 
-// turns is what a round saw of a path.
-type turns struct {
-	values []float64 // by cycle, in the workload's unit
-	amount float64   // of what processor time is given for, in all turns
-	busy   float64   // processor seconds of the machine
-	steal  float64
-	own    [2]float64    // processor seconds of the sending and the receiving generator
-	wall   time.Duration // of all turns
-	drain  time.Duration
-}
-
 // test is a round's test of one path.
 type test struct {
 	*bench
 	path           path
 	workload       Workload
 	before         engineCounters
-	settle, length time.Duration
-	turns
+	settle, length time.Duration // of its turns
+
+	// What they showed.
+	values []float64  // by cycle, in the workload's unit
+	amount float64    // of what processor time is given for
+	own    [2]float64 // processor seconds of the sending and the receiving generator
+	drain  time.Duration
+	// Seconds of the machine: of its processors, taken away from them, of the clock.
+	busy, steal, wall float64
 }
 
 // begin starts a path's test and warms it up.
@@ -263,22 +251,23 @@ func (t *test) take() error {
 		if s, r, err = t.turn(from, counts, counts+t.length); err != nil {
 			return err
 		}
-		if s.Late < t.settle {
+		if s.Gate.Late < t.settle {
 			break
 		}
 		if n == attempts { // on a machine that is busy with something else
-			return fmt.Errorf("the sender began %v late, %d times in a row", s.Late, n)
+			return fmt.Errorf("the sender began %v late, %d times in a row", s.Gate.Late, n)
 		}
 	}
 	value, amount := t.workload.turn(s.Count, r.Count, t.length)
 	t.values = append(t.values, value)
 	t.amount += amount
-	t.busy += s.Machine.Busy()
-	t.steal += s.Machine.Steal
-	t.own[0] += s.CPU
+	m := s.Gate.Machine
+	t.busy += m.Busy()
+	t.steal += m.Steal
+	t.wall += m.Elapsed
+	t.own[0] += s.Gate.CPU.Total / 100 * m.Elapsed
 	t.own[1] += r.CPU
-	t.wall += s.Wall
-	t.drain += s.Drain
+	t.drain += s.Gate.Drain
 	return nil
 }
 
@@ -296,7 +285,7 @@ func (t *test) end() (*Reading, error) {
 	if t.amount > 0 {
 		r.CPU = t.busy / t.amount
 	}
-	wall := max(t.wall.Seconds(), 1e-9)
+	wall := max(t.wall, 1e-9)
 	r.Detail["sender_cpu_percent"] = 100 * t.own[0] / wall
 	r.Detail["receiver_cpu_percent"] = 100 * t.own[1] / wall
 	r.Detail["steal_percent"] = 100 * t.steal / wall
