@@ -71,7 +71,7 @@ this machine, and of what else runs on it: leave it alone meanwhile.`,
 	fl.StringSliceVar(&f.o.Workloads, "workload", nil, "measure only these `NAMES`")
 	fl.IntVar(&f.o.Rounds, "rounds", 0, "`N` rounds for all (else: as many as --budget and --precision need)")
 	fl.StringVarP(&f.time, "time", "t", "", "measure each path for `SECONDS` in each round (0.2)")
-	fl.DurationVar(&f.o.Budget, "budget", 0, "`TIME` for the whole run (14m, less if all is certain before; with --quick 45s)")
+	fl.DurationVar(&f.o.Budget, "budget", 0, "`TIME` for the whole run (14m30s, less if all is certain before; with --quick 45s)")
 	fl.Float64Var(&f.o.Precision, "precision", 0, "measure until each ratio is known to this `SHARE`, both ways (0.02)")
 	fl.BoolVar(&f.o.Unplaced, "unplaced", false, "let programs run on any processor, not on their machine's own")
 	fl.BoolVar(&f.quick, "quick", false, "less than a minute: one hop, few rounds")

@@ -19,7 +19,7 @@
 // taken within each round: so what slows the whole machine, for a tenth of a second
 // or for minutes, cancels out. A value is the median over the rounds; of the rounds'
 // ratios the centre is given and its confidence interval (see centre), and measuring
-// goes on where that is widest (see plan). Connections are made anew for each round,
+// goes on so that all become equally narrow (see plan). Connections are made anew for each round,
 // as where threads, queues and hashes happen to fall is part of what varies. Every
 // machine has processors of its own (see place). All benches, topologies in
 // profiles, take turns over the whole run, and what was measured while a virtual

@@ -20,7 +20,7 @@ type Options struct {
 	// every ratio is known to Precision, or the Budget is used up.
 	Rounds    int
 	Time      time.Duration // in which one path is measured in one round, in turns and without warm-up; 0: 200 ms
-	Budget    time.Duration // for the whole run; 0: 14 min. Each path is measured once at least
+	Budget    time.Duration // for the whole run; 0: 14.5 min. Each path is measured once at least
 	Precision float64       // half a ratio's confidence interval, as a share; 0: 0.02
 
 	// Program starts this program as an agent; see Agent. Required.
@@ -58,7 +58,7 @@ func (o *Options) check() (err error) {
 		o.Time = 200 * time.Millisecond
 	}
 	if o.Budget == 0 {
-		o.Budget = 14 * time.Minute
+		o.Budget = 14*time.Minute + 30*time.Second
 	}
 	if o.Precision == 0 {
 		o.Precision = 0.02

@@ -26,13 +26,20 @@ const (
 // start with another path, so that none is always the one after the same other.
 //
 // Benches take turns, so that each sees the whole run's time: a machine may be
-// another one a minute later. Time goes where it is needed: next is always the
-// task of which some ratio is least certain, and in it only the paths that are
-// not certain enough yet, or half as uncertain as the worst.
+// another one a minute later. Time goes where it is needed, and only to the paths of
+// a task that are not certain enough yet, or half as uncertain as the worst. How
+// many passes each task needs is reckoned anew after every pass, and these are
+// spread over all the time that is left (see share). To take the least certain task
+// next would be simpler, and wrong: a bad minute of the machine makes a task less
+// certain, so it would be measured in that minute over and over, and be the bad
+// minute's figure in the end.
 type plan struct {
 	o     *Options
 	until time.Time
 	tasks []*task
+
+	last  *task     // whose pass is being made
+	begun time.Time // that pass
 }
 
 // task is one workload on one bench.
@@ -42,6 +49,10 @@ type task struct {
 	passes    int                // made
 	counted   int                // of them, those that count in the report
 	uncertain map[string]float64 // by path: half the confidence interval
+	spent     time.Duration      // on passes
+	// due is how many passes the task is behind its share of the time, those behind
+	// which it is ahead being negative.
+	due float64
 }
 
 func newPlan(o *Options, benches []*stand, until time.Time) *plan {
@@ -75,6 +86,7 @@ func (t *task) learn(counted int, certainty func(path string) float64) {
 // next gives the task of the next pass, the pass's number among those of the
 // task, and the paths in order; no task ends the run.
 func (p *plan) next(now time.Time) (t *task, pass int, paths []string) {
+	p.charge(now)
 	for _, x := range p.tasks {
 		if !p.enough(x, now) && (t == nil || p.before(x, t)) {
 			t = x
@@ -83,9 +95,68 @@ func (p *plan) next(now time.Time) (t *task, pass int, paths []string) {
 	if t == nil {
 		return nil, 0, nil
 	}
+	p.last, p.begun = t, now
 	pass = t.passes
 	t.passes++
+	if !p.even() {
+		t.due--
+	}
 	return t, pass, p.order(t, pass)
+}
+
+// charge accounts for the time of the last pass.
+func (p *plan) charge(now time.Time) {
+	if p.last == nil {
+		return
+	}
+	d := now.Sub(p.begun)
+	p.last.spent += d
+	if !p.even() {
+		p.share(d, p.until.Sub(now))
+	}
+}
+
+// even tells whether all tasks still get the same number of passes that count.
+func (p *plan) even() bool {
+	for _, t := range p.tasks {
+		if t.counted < evenPasses {
+			return true
+		}
+	}
+	return false
+}
+
+// share gives every task its part of a time that went by, in passes, such that
+// with the time that is left all tasks end equally certain: half an interval is as
+// the inverse root of the passes.
+func (p *plan) share(went, left time.Duration) {
+	if left <= 0 {
+		return
+	}
+	// more gives the passes that a task still needs to be as certain as that.
+	more := func(t *task, half float64) float64 {
+		return float64(t.passes) * max(math.Pow(t.worst()/half, 2)-1, 0)
+	}
+	takes := func(half float64) (seconds float64) {
+		for _, t := range p.tasks {
+			seconds += more(t, half) * t.spent.Seconds() / float64(max(t.passes, 1))
+		}
+		return seconds
+	}
+	least, most := p.o.Precision, p.o.Precision
+	for _, t := range p.tasks {
+		most = max(most, t.worst())
+	}
+	for range 50 { // a double's digits
+		if half := (least + most) / 2; takes(half) > left.Seconds() {
+			least = half
+		} else {
+			most = half
+		}
+	}
+	for _, t := range p.tasks {
+		t.due += more(t, most) * float64(went) / float64(left)
+	}
 }
 
 // before tells whether task a needs a pass more than b does.
@@ -93,21 +164,26 @@ func (p *plan) before(a, b *task) bool {
 	if p.o.Rounds > 0 || min(a.passes, b.passes) < leastPasses {
 		return a.passes < b.passes
 	}
-	if min(a.counted, b.counted) >= evenPasses {
-		if x, y := a.worst(), b.worst(); x != y {
-			return x > y
+	if p.even() {
+		if a.counted != b.counted {
+			return a.counted < b.counted
 		}
+		return a.passes < b.passes
 	}
-	if a.counted != b.counted {
-		return a.counted < b.counted
+	if a.due != b.due {
+		return a.due > b.due
 	}
-	return a.passes < b.passes
+	return a.worst() > b.worst()
 }
 
+// worst is half the interval of the task's least certain path. One that has none
+// yet, although the task had its passes, does not work; more time would not help.
 func (t *task) worst() float64 {
 	w := 0.0
 	for _, half := range t.uncertain {
-		w = max(w, half)
+		if !math.IsInf(half, 0) {
+			w = max(w, half)
+		}
 	}
 	return w
 }

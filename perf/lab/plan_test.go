@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -128,6 +129,47 @@ func TestPlanMakesUpForWhatDoesNotCount(t *testing.T) {
 		x.learn(counted[x.workload], certain)
 	}
 	t.Error("there is no end")
+}
+
+// TestPlanIsNotDrawnToABadMinute asserts that a task which a machine's bad minute
+// made less certain is not measured mainly in that minute, and that all tasks end
+// equally certain nevertheless.
+func TestPlanIsNotDrawnToABadMinute(t *testing.T) {
+	const minutes, bad = 10, 5
+	o := &Options{Workloads: []string{"tcp1", "tcp4", "udp64", "udp1400"}, Precision: 0.001}
+	now := time.Now()
+	p := newPlan(o, standing([]string{Hop}, Kernel, Userspace), now.Add(minutes*time.Minute))
+	variance := map[*task]float64{}
+	var ofFirst [minutes]int // passes of the first task, by minute
+	for n := 0; ; n++ {
+		x, _, _ := p.next(now)
+		if x == nil {
+			break
+		}
+		minute := min(n/60, minutes-1)
+		v := 0.01
+		if x == p.tasks[0] {
+			ofFirst[minute]++
+			if minute == bad {
+				v = 0.04 // a deviation doubled
+			}
+		}
+		variance[x] += v
+		now = now.Add(time.Second)
+		x.learn(x.passes, func(string) float64 { return 2 * math.Sqrt(variance[x]) / float64(x.passes) })
+	}
+	total := 0
+	for _, n := range ofFirst {
+		total += n
+	}
+	if ofFirst[bad]*minutes > total*3/2 {
+		t.Errorf("%v passes by minute, those of minute %d more than half above their share", ofFirst, bad)
+	}
+	for _, x := range p.tasks[1:] {
+		if r := x.worst() / p.tasks[0].worst(); r < 0.8 || r > 1.25 {
+			t.Errorf("%s ends %.2f times as uncertain as the task with the bad minute", x.workload, r)
+		}
+	}
 }
 
 func TestPlace(t *testing.T) {
