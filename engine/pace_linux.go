@@ -22,6 +22,7 @@ type pace struct {
 // A load is what a worker has carried.
 type load struct {
 	frames, bytes uint64 // both ways
+	received      uint64 // frames of them
 	messages      uint64 // received; one with UDP_GRO may be many datagrams
 	waits         uint64 // for them
 }
@@ -38,6 +39,16 @@ const (
 	// there is ends at half.
 	bulkFrames = 150_000
 	bulkBytes  = 64 << 20
+	// busyFrames per second are bulk where the worker is at rest for less than a
+	// share of busyRest of the time: they are fewer only because it is woken for
+	// every one, and comes before the program that sends them. Bulk that there is
+	// ends when it rests for busyRestBulk. One direction has busyWay times as many
+	// as the other: new connections, several thousand in a second, are as many and
+	// take as long, and each waits for every frame of it.
+	busyFrames   = 20_000
+	busyRest     = 0.6
+	busyRestBulk = 0.8
+	busyWay      = 4
 	// bulkMessages per second is where the receiver's wake-ups, each of which the
 	// sender's processor pays for if it is the same machine's, are worth saving.
 	bulkMessages = 150_000
@@ -63,15 +74,23 @@ func (p *pace) look(now time.Time, l load) {
 		return
 	}
 	p.strain = l.frames-p.until.frames >= strainFrames*(l.waits-p.until.waits) && p.rest < d*3/4
-	limit := 1.0
+	limit, rest := 1.0, busyRest
 	if p.bulk {
-		limit = 0.5
+		limit, rest = 0.5, busyRestBulk
 	}
-	limit *= d.Seconds()
-	reaches := func(now, then uint64, rate float64) bool { return float64(now-then) >= rate*limit }
-	p.bulk = reaches(l.frames, p.until.frames, bulkFrames) || reaches(l.bytes, p.until.bytes, bulkBytes)
+	reaches := func(now, then uint64, rate float64) bool { return float64(now-then) >= rate*limit*d.Seconds() }
+	p.bulk = reaches(l.frames, p.until.frames, bulkFrames) || reaches(l.bytes, p.until.bytes, bulkBytes) ||
+		reaches(l.frames, p.until.frames, busyFrames) && p.rest.Seconds() < rest*d.Seconds() && p.oneWay(l)
 	p.singles = p.bulk && reaches(l.messages, p.until.messages, bulkMessages)
 	p.begin(now, l)
+}
+
+// oneWay tells whether hardly anything comes back for the frames of this period, as
+// it does in a conversation and for new connections.
+func (p *pace) oneWay(l load) bool {
+	received := l.received - p.until.received
+	sent := l.frames - p.until.frames - received
+	return max(sent, received) >= busyWay*min(sent, received)
 }
 
 // begin begins a period.

@@ -32,6 +32,7 @@ func TestPace(t *testing.T) {
 		{"a tenth", 10 * time.Millisecond, 200, 12_800, 200, false, false},
 	} {
 		now = now.Add(step.after)
+		p.rest = step.after * 9 / 10
 		l.frames, l.bytes, l.messages = l.frames+step.frames, l.bytes+step.bytes, l.messages+step.messages
 		if p.look(now, l); p.bulk != step.bulk || p.singles != step.singles {
 			t.Errorf("%s: bulk is %v, one by one %v", step.what, p.bulk, p.singles)
@@ -44,6 +45,41 @@ func TestPace(t *testing.T) {
 	for i := range paceWaits {
 		if p.due() != (i == paceWaits-1) {
 			t.Fatalf("wait %d of %d", i, paceWaits)
+		}
+	}
+}
+
+// TestPaceBusy asserts that a worker which is woken for each of many frames, and is
+// hardly at rest, carries bulk, and that a conversation does not.
+func TestPaceBusy(t *testing.T) {
+	var p pace
+	now, l := time.Unix(1, 0), load{}
+	p.look(now, l)
+	for _, step := range []struct {
+		what   string
+		frames uint64        // in 10 ms
+		back   uint64        // of them, received
+		rest   time.Duration // of them
+		bulk   bool
+	}{
+		{"a conversation", 900, 450, 8 * time.Millisecond, false},
+		{"a busy one", 900, 450, time.Millisecond, false},
+		{"few frames that take long", 150, 0, time.Millisecond, false},
+		{"a flood, one by one", 400, 0, 3 * time.Millisecond, true},
+		{"the same in batches", 600, 0, 7 * time.Millisecond, true},
+		{"less", 150, 0, 7 * time.Millisecond, true},
+		{"still less", 80, 0, time.Millisecond, false},
+		{"many new connections", 600, 250, time.Millisecond, false},
+		{"a flood from outside", 600, 500, time.Millisecond, true},
+		{"and answers to it", 600, 300, time.Millisecond, false},
+		{"a flood again", 400, 0, time.Millisecond, true},
+		{"and time for more", 600, 0, 9 * time.Millisecond, false},
+	} {
+		now, l.frames = now.Add(10*time.Millisecond), l.frames+step.frames
+		l.received += step.back
+		p.rest = step.rest
+		if p.look(now, l); p.bulk != step.bulk {
+			t.Errorf("%s: bulk is %v", step.what, p.bulk)
 		}
 	}
 }

@@ -197,7 +197,11 @@ func (w *worker) keepPace() {
 	}
 	bulk, strain := w.pace.bulk, w.pace.strain
 	s := &w.stages
-	w.pace.look(time.Now(), load{s.framesRead.Load() + s.received.Load(), s.bytes.Load(), s.messages.Load(), s.waits.Load()})
+	received := s.received.Load()
+	w.pace.look(time.Now(), load{
+		frames: s.framesRead.Load() + received, bytes: s.bytes.Load(), received: received,
+		messages: s.messages.Load(), waits: s.waits.Load(),
+	})
 	if w.pace.bulk != bulk || w.pace.strain != strain {
 		w.prioritise()
 	}
