@@ -19,10 +19,10 @@ import (
 const (
 	// leastSettle is what does not count at a turn's start, at least: the path was
 	// idle, its threads asleep and its queues empty.
-	leastSettle = 5 * time.Millisecond
+	leastSettle = 10 * time.Millisecond
 	// leastTurn is what counts of a turn, at least. It is long against a read and
 	// short against the machine's moods.
-	leastTurn = 20 * time.Millisecond
+	leastTurn = 40 * time.Millisecond
 	// A path whose queues take longer to empty moves in longer waves, and has turns
 	// in proportion: it settles for as long as they took after the warm-up, and
 	// counts for turnWaves times that, up to mostTurn.
