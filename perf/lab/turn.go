@@ -20,8 +20,9 @@ const (
 	// leastSettle is what does not count at a turn's start, at least: the path was
 	// idle, its threads asleep and its queues empty.
 	leastSettle = 10 * time.Millisecond
-	// leastTurn is what counts of a turn, at least. It is long against a read and
-	// short against the machine's moods.
+	// leastTurn is what counts of a turn, at least. It is long against a read, short
+	// against the machine's moods, and more than the waves of most paths ask for: what
+	// a path reaches in a turn depends on its length, which must not be by chance.
 	leastTurn = 40 * time.Millisecond
 	// A path whose queues take longer to empty moves in longer waves, and has turns
 	// in proportion: it settles for as long as they took after the warm-up, and
