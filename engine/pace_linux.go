@@ -85,8 +85,8 @@ func (p *pace) look(now time.Time, l load) {
 	p.begin(now, l)
 }
 
-// oneWay tells whether hardly anything comes back for the frames of this period, as
-// it does in a conversation and for new connections.
+// oneWay tells whether hardly any frames of this period went the other way, unlike
+// those of a conversation or of new connections.
 func (p *pace) oneWay(l load) bool {
 	received := l.received - p.until.received
 	sent := l.frames - p.until.frames - received

@@ -50,9 +50,7 @@ type task struct {
 	counted   int                // of them, those that count in the report
 	uncertain map[string]float64 // by path: half the confidence interval
 	spent     time.Duration      // on passes
-	// due is how many passes the task is behind its share of the time, those behind
-	// which it is ahead being negative.
-	due float64
+	due       float64            // passes by which it is behind its share of the time; negative: ahead
 }
 
 func newPlan(o *Options, benches []*stand, until time.Time) *plan {
